@@ -1,0 +1,18 @@
+//! The domain of striate, free of dependencies: what a convolution is, which positions meet in it, where its
+//! tensors lie, and what a kernel row promises. Every other room speaks in these nouns.
+
+pub mod axis;
+pub mod geometry;
+pub mod kernel;
+pub mod pool;
+pub mod problem;
+pub mod scalar;
+pub mod view;
+
+pub use axis::{Axis, Pass, Sweep, Walk};
+pub use geometry::{Geometry, Role};
+pub use kernel::{Kernel, Operands, Program, Why};
+pub use pool::{Pool, Serial};
+pub use problem::{DType, Device, Layout, Problem};
+pub use scalar::{Accumulator, Bf16, F16, Scalar};
+pub use view::{Tensor, TensorMut, View, ViewMut};
