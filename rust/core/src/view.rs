@@ -39,6 +39,12 @@ impl<'a> Tensor<'a> {
         Tensor { addr, dtype, dims, strides, memory: PhantomData }
     }
 
+    /// A tensor that borrows a slice; panics if its elements do not fit in it.
+    pub fn new<S: Scalar>(data: &'a [S], dims: [usize; 6], strides: [usize; 6]) -> Tensor<'a> {
+        assert!(span(&dims, &strides) <= data.len(), "{dims:?} at strides {strides:?} leaves {} elements", data.len());
+        Tensor { addr: data.as_ptr() as usize, dtype: S::DTYPE, dims, strides, memory: PhantomData }
+    }
+
     /// The element type.
     pub fn dtype(&self) -> DType {
         self.dtype
@@ -66,6 +72,11 @@ impl<'a> TensorMut<'a> {
     pub unsafe fn from_raw(addr: usize, dtype: DType, dims: [usize; 6], strides: [usize; 6]) -> TensorMut<'a> {
         // SAFETY: the caller promises more than is asked.
         TensorMut(unsafe { Tensor::from_raw(addr, dtype, dims, strides) }, PhantomData)
+    }
+
+    /// A tensor that borrows a slice exclusively; panics if its elements do not fit in it.
+    pub fn new<S: Scalar>(data: &'a mut [S], dims: [usize; 6], strides: [usize; 6]) -> TensorMut<'a> {
+        TensorMut(Tensor::new(data, dims, strides), PhantomData)
     }
 
     /// The element type.
