@@ -3,7 +3,7 @@
 
 use striate_core::pool::{Part, Pool, for_each_part};
 use striate_core::view::{View, ViewMut};
-use striate_core::{Accumulator, Kernel, Layout, Operands, Pass, Problem, Program, Role, Scalar, Walk, with_scalar};
+use striate_core::{Accumulator, Kernel, Layout, Operands, Pass, Problem, Program, Scalar, Walk, with_scalar};
 
 /// The row of the kernel table.
 pub const ROW: Kernel = Kernel {
@@ -111,7 +111,7 @@ fn steps(w: [&Walk; 3]) -> impl Iterator<Item = (i64, i64, i64)> {
 mod tests {
     use super::*;
     use striate_core::geometry::Channels;
-    use striate_core::{Axis, DType, Device, Geometry, Serial, Tensor, TensorMut};
+    use striate_core::{Axis, DType, Device, Geometry, Role, Serial, Tensor, TensorMut};
 
     /// The definition, literally: every output, every tap, every channel pair.
     fn literal(problem: &Problem, data: &[Vec<f64>; 3]) -> Vec<f64> {
