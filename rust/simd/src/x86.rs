@@ -17,7 +17,8 @@ pub struct Avx512(());
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         found.then_some(Avx2(()))
     }
     #[inline(always)]
@@ -121,6 +122,15 @@ unsafe fn load_z_pd(from: *const f64, mask: __mmask8) -> __m512d {
     unsafe { _mm512_maskz_loadu_pd(mask, from) }
 }
 
+#[inline(always)]
+unsafe fn bits16(lanes: usize) -> __mmask16 {
+    ((1u32 << lanes.min(16)) - 1) as u16
+}
+#[inline(always)]
+unsafe fn bits8(lanes: usize) -> __mmask8 {
+    ((1u32 << lanes.min(8)) - 1) as u8
+}
+
 /// Lane numbers 0..8 and 0..4, compared with a count to make AVX2 masks.
 static COUNT: [i32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 static COUNT_LONG: [i64; 4] = [0, 1, 2, 3];
@@ -133,7 +143,9 @@ unsafe fn mask8(lanes: usize) -> __m256i {
 #[inline(always)]
 unsafe fn mask4(lanes: usize) -> __m256i {
     // SAFETY: the caller holds the token; the table has four entries.
-    unsafe { _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes.min(4) as i64), _mm256_loadu_si256(COUNT_LONG.as_ptr().cast())) }
+    unsafe {
+        _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes.min(4) as i64), _mm256_loadu_si256(COUNT_LONG.as_ptr().cast()))
+    }
 }
 #[inline(always)]
 unsafe fn sum8(v: __m256) -> f32 {
@@ -155,10 +167,10 @@ unsafe fn sum4(v: __m256d) -> f64 {
 
 simd!(Avx512, f32, __m512, __mmask16, 16, 32,
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
-    sum: |v| _mm512_reduce_add_ps(v), mask: |n: usize| ((1u32 << n.min(16)) - 1) as u16);
+    sum: |v| _mm512_reduce_add_ps(v), mask: |n| bits16(n));
 simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
     _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
-    sum: |v| _mm512_reduce_add_pd(v), mask: |n: usize| ((1u32 << n.min(8)) - 1) as u8);
+    sum: |v| _mm512_reduce_add_pd(v), mask: |n| bits8(n));
 simd!(Avx2, f32, __m256, __m256i, 8, 16,
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
     sum: |v| sum8(v), mask: |n| mask8(n));
