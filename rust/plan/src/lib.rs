@@ -39,7 +39,7 @@ impl std::error::Error for Refused {}
 /// The rows of a device in order of preference.
 pub fn table(device: Device) -> &'static [&'static Kernel] {
     static CPU: LazyLock<Vec<&'static Kernel>> = LazyLock::new(|| {
-        let mut rows: Vec<&'static Kernel> = striate_cpu::ROWS.iter().collect();
+        let mut rows: Vec<&'static Kernel> = striate_cpu::rows().iter().collect();
         rows.push(&striate_reference::conv::ROW);
         rows
     });

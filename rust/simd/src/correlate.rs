@@ -52,6 +52,8 @@ pub struct Correlation<A, I> {
     weights: usize,
     src_reach: usize,
     dst_reach: usize,
+    /// The same without the lanes.
+    dst_base: usize,
     made_for: PhantomData<fn(A, I)>,
 }
 
@@ -100,7 +102,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
     /// Checks nothing, but works out how far the offsets reach; runs compare that with the memory they are given.
     pub fn new(offsets: Offsets) -> Correlation<A, I> {
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
-        let mut reach = (0, 0);
+        let mut reach = (0, 0, 0);
         for tile in &offsets.tiles {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
@@ -108,6 +110,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             for a in 0..tile.rows {
                 let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(I::LANES);
                 reach.1 = reach.1.max(tile.dst + a * offsets.dst_pitch + lanes);
+                reach.2 = reach.2.max(tile.dst + a * offsets.dst_pitch);
             }
         }
         let mut made = Vec::new();
@@ -123,14 +126,19 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
                 weights += taps * others.len();
             }
         }
-        let (src_reach, dst_reach) = reach;
-        Correlation { offsets, chunks: made, weights, src_reach, dst_reach, made_for: PhantomData }
+        let (src_reach, dst_reach, dst_base) = reach;
+        Correlation { offsets, chunks: made, weights, src_reach, dst_reach, dst_base, made_for: PhantomData }
     }
 
     /// Accumulators actually computed for a tile.
     fn allotted(rows: usize, share: usize) -> usize {
         let sizes: &[usize] = if I::REGISTERS >= 32 && share == 1 { &[1, 4, 8, 14] } else { &[1, 4, 8] };
         sizes.iter().copied().find(|&size| size >= rows).expect("a tile has at most `tile_rows` rows")
+    }
+
+    /// Number of taps outside the shared direction.
+    pub fn others(&self) -> usize {
+        self.offsets.others.len()
     }
 
     /// Numbers of source memory a run needs.
@@ -157,7 +165,8 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             Weights::Vector(w) => (w.len() / I::LANES, true),
         };
         assert!(self.src_reach <= job.src.len(), "source of {} is short of {}", job.src.len(), self.src_reach);
-        assert!(self.dst_reach <= job.dst.len(), "destination of {} is short of {}", job.dst.len(), self.dst_reach);
+        let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
+        assert!(reach <= job.dst.len(), "destination of {} is short of {reach}", job.dst.len());
         assert!(self.weights <= given && job.others.end <= self.offsets.others.len(), "too few weights");
         if let Start::Vector(start) = job.start {
             assert!(start.len() >= I::LANES);
@@ -183,6 +192,8 @@ pub struct Job<'a, A> {
     pub start: Start<'a, A>,
     /// The other taps to use.
     pub others: Range<usize>,
+    /// Lanes to store at most; a vector or more stores what the tiles say.
+    pub lanes: usize,
     /// Destination numbers.
     pub dst: &'a mut [A],
 }
@@ -207,6 +218,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             src: job.src.as_ptr(),
             weights: weights.as_ptr(),
             others: job.others,
+            lanes: job.lanes,
             dst: job.dst.as_mut_ptr(),
         };
         for tile in &plan.offsets.tiles {
@@ -228,6 +240,7 @@ struct Place<'a, A, I> {
     src: *const A,
     weights: *const A,
     others: Range<usize>,
+    lanes: usize,
     dst: *mut A,
 }
 
@@ -249,7 +262,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         let mut acc = [start.unwrap_or(isa.splat(A::default())); R];
         if start.is_none() {
             for (a, slot) in acc.iter_mut().enumerate().take(tile.rows) {
-                let lanes = tile.lanes.saturating_sub(a * offsets.lane_step);
+                let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(self.lanes);
                 // SAFETY: inside the destination reach that `run` asserted.
                 *slot = unsafe { isa.load_masked(self.dst.add(tile.dst + a * offsets.dst_pitch), isa.mask(lanes)) };
             }
@@ -275,7 +288,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
             if N < R && N < tile.rows {
                 let v = acc[if N < R { N } else { 0 }];
-                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step);
+                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
                 // SAFETY: inside the destination reach that `run` asserted.
                 unsafe {
                     let to = self.dst.add(tile.dst + N * offsets.dst_pitch);

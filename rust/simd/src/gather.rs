@@ -46,6 +46,8 @@ pub struct Gather<A, I> {
     offsets: Offsets,
     src_reach: usize,
     grad_reach: usize,
+    /// The same without the lanes.
+    grad_base: usize,
     made_for: PhantomData<fn(A, I)>,
 }
 
@@ -58,7 +60,7 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
     /// Works out how far the offsets reach; runs compare that with the memory they are given.
     pub fn new(offsets: Offsets) -> Gather<A, I> {
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
-        let mut reach = (0, 0);
+        let mut reach = (0, 0, 0);
         for step in &offsets.steps {
             assert!(
                 (step.lines == 1 || step.lines == LINES && (1..=2).contains(&offsets.share)) && step.lanes <= I::LANES
@@ -66,8 +68,9 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
             let lines = offsets.taps.max(1) - 1 + (step.lines - 1) * offsets.share;
             reach.0 = reach.0.max(step.src + farthest + lines * offsets.pitch + step.lanes);
             reach.1 = reach.1.max(step.grad + (step.lines - 1) * offsets.grad_pitch + step.lanes);
+            reach.2 = reach.2.max(step.grad + (step.lines - 1) * offsets.grad_pitch);
         }
-        Gather { offsets, src_reach: reach.0, grad_reach: reach.1, made_for: PhantomData }
+        Gather { offsets, src_reach: reach.0, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
     }
 
     /// Numbers of source memory a run needs.
@@ -75,26 +78,22 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         self.src_reach
     }
 
-    /// Numbers of gradient memory a run needs.
-    pub fn grad_reach(&self) -> usize {
-        self.grad_reach
-    }
-
     /// Numbers in the sums: a vector for every tap, ordered `[other][shared tap][lane]`.
     pub fn sums(&self) -> usize {
         self.offsets.others.len() * self.offsets.taps * I::LANES
     }
 
-    /// Adds all steps to the sums.
-    pub fn run(&self, isa: I, grad: &[A], src: &[A], sums: &mut [A]) {
+    /// Adds all steps to the sums, using at most the first `lanes` lanes of each.
+    pub fn run(&self, isa: I, grad: &[A], src: &[A], sums: &mut [A], lanes: usize) {
+        let reach = if lanes < I::LANES { self.grad_base + lanes } else { self.grad_reach };
         assert!(self.src_reach <= src.len(), "source of {} is short of {}", src.len(), self.src_reach);
-        assert!(self.grad_reach <= grad.len(), "gradient of {} is short of {}", grad.len(), self.grad_reach);
+        assert!(reach <= grad.len() || self.offsets.steps.is_empty(), "gradient of {} is short of {reach}", grad.len());
         assert!(self.sums() <= sums.len(), "sums of {} are short of {}", sums.len(), self.sums());
         let memory = (grad.as_ptr(), src.as_ptr(), sums.as_mut_ptr());
         match self.offsets.share {
-            1 => isa.run(Run::<A, I, 1>(self, memory)),
-            2 => isa.run(Run::<A, I, 2>(self, memory)),
-            _ => isa.run(Run::<A, I, 0>(self, memory)),
+            1 => isa.run(Run::<A, I, 1>(self, memory, lanes)),
+            2 => isa.run(Run::<A, I, 2>(self, memory, lanes)),
+            _ => isa.run(Run::<A, I, 0>(self, memory, lanes)),
         }
     }
 }
@@ -102,18 +101,18 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
 /// Gradient, source and sums, whose reach `Gather::run` asserted.
 type Memory<A> = (*const A, *const A, *mut A);
 
-struct Run<'a, A, I, const SHARE: usize>(&'a Gather<A, I>, Memory<A>);
+struct Run<'a, A, I, const SHARE: usize>(&'a Gather<A, I>, Memory<A>, usize);
 
 impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, SHARE> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
-        let Run(plan, memory) = self;
+        let Run(plan, memory, lanes) = self;
         let offsets = &plan.offsets;
         let (most_taps, most_others) = const { tile(I::REGISTERS) };
         for (other, others) in chunks(offsets.others.len(), most_others) {
             for (first, taps) in chunks(offsets.taps, most_taps) {
-                let part = Part { plan, other, first, memory };
+                let part = Part { plan, other, first, memory, lanes };
                 macro_rules! by_size {
                     ($(($t:literal $c:literal))*) => { match (taps, others) {
                         // SAFETY: `Gather::run` asserted the reach of all steps and the size of the sums.
@@ -132,6 +131,7 @@ struct Part<'a, A, I> {
     other: usize,
     first: usize,
     memory: Memory<A>,
+    lanes: usize,
 }
 
 impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
@@ -149,7 +149,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         for step in &offsets.steps {
             // SAFETY: every line of the step is inside the reach; masked lanes are not touched.
             unsafe {
-                match (SHARE != 0 && step.lines == LINES, step.lanes == I::LANES) {
+                match (SHARE != 0 && step.lines == LINES, step.lanes.min(self.lanes) >= I::LANES) {
                     (true, true) => self.step::<T, C, LINES, SHARE, false>(isa, step, &others, &mut acc),
                     (true, false) => self.step::<T, C, LINES, SHARE, true>(isa, step, &others, &mut acc),
                     (false, true) => self.step::<T, C, 1, 1, false>(isa, step, &others, &mut acc),
@@ -179,7 +179,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         acc: &mut [[I::V; C]; T],
     ) {
         let offsets = &self.plan.offsets;
-        let mask = isa.mask(step.lanes);
+        let mask = isa.mask(step.lanes.min(self.lanes));
         let grad = self.memory.0.wrapping_add(step.grad);
         let mut g = [isa.splat(A::default()); L];
         for (a, slot) in g.iter_mut().enumerate() {
