@@ -261,11 +261,14 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         let offsets = &self.plan.offsets;
         let mut acc = [start.unwrap_or(isa.splat(A::default())); R];
         if start.is_none() {
-            for (a, slot) in acc.iter_mut().enumerate().take(tile.rows) {
-                let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(self.lanes);
-                // SAFETY: inside the destination reach that `run` asserted.
-                *slot = unsafe { isa.load_masked(self.dst.add(tile.dst + a * offsets.dst_pitch), isa.mask(lanes)) };
-            }
+            unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+                if N < R && N < tile.rows {
+                    let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+                    // SAFETY: inside the destination reach that `run` asserted.
+                    acc[if N < R { N } else { 0 }] =
+                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(lanes)) };
+                }
+            });
         }
         for chunk in &self.plan.chunks {
             let taps = chunk.taps;
@@ -312,8 +315,10 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             unreachable!("no such chunk");
         }
         let pitch = self.plan.offsets.pitch;
+        // A local copy, so that sums stay in registers whatever became of `acc`.
+        let mut sums = *acc;
         for &other in others {
-            let mut w = [acc[0]; TAPS];
+            let mut w = [sums[0]; TAPS];
             for (t, slot) in w.iter_mut().enumerate() {
                 // SAFETY: `run` asserted enough weights.
                 *slot =
@@ -326,7 +331,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             };
             if SHARE == 0 {
                 // SAFETY: inside the reach.
-                unsafe { self.unshared(isa, line, &w, acc) };
+                unsafe { self.unshared(isa, line, &w, &mut sums) };
                 continue;
             }
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
@@ -336,12 +341,13 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                     line = line.wrapping_add(pitch);
                     unrolled!(T in [0 1 2 3 4 5 6 7] {
                         if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
-                            acc[a] = isa.mul_add(w[t], x, acc[a]);
+                            sums[a] = isa.mul_add(w[t], x, sums[a]);
                         }
                     });
                 }
             });
         }
+        *acc = sums;
     }
 
     /// # Safety
