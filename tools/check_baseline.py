@@ -2,10 +2,10 @@
 
     python tools/check_baseline.py <unstripped library>
 
-Every instruction beyond x86-64's baseline (SSE3 and later, AVX, FMA, BMI, AVX-512, AMX) must stand in a function
-whose symbol names an instruction-set token, because such a function is only reachable with that token in hand and a
-token exists only on a processor that has the feature. Inlining cannot hide a function: it moves the instructions to
-the caller, whose name is then the one that is tested.
+Every instruction beyond x86-64's baseline (SSE3 and later, AVX, FMA, BMI, AVX-512, AMX) must stand in a
+function whose symbol names an instruction-set token, because such a function is only reachable with that
+token in hand and a token exists only on a processor that has the feature. Inlining cannot hide a
+function: it moves the instructions to the caller, whose name is then the one that is tested.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALLOWED = {
 
 BEYOND = re.compile(
     r"""
-      v(?!er[rw]$|mcall$|mfunc$)[a-z0-9]+                                  # VEX and EVEX: AVX, FMA, F16C, AVX-512
+      v(?!er[rw]$|mcall$|mfunc$)[a-z0-9]+                            # VEX, EVEX: AVX, FMA, F16C, AVX-512
     | k(mov|and|andn|or|xor|xnor|not|add|test|ortest|shift[lr]|unpck)[bwdq]{1,2}  # mask registers
     | t(ile|dp|cmm)[a-z0-9]+                                               # AMX
     | addsubp[sd] | h(add|sub)p[sd] | lddqu | movddup | movs[hl]dup        # SSE3

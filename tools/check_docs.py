@@ -2,8 +2,8 @@
 
     python tools/check_docs.py
 
-Links between files of the project lead somewhere (anchors included), every Python block compiles, the README's Python
-blocks run, and every `make` target that a document names exists.
+Links between files of the project lead somewhere (anchors included), every Python block compiles, the
+README's Python blocks run, and every `make` target that a document names exists.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def broken_links(page: Path, text: str) -> list[str]:
 
 
 def broken_code(page: Path, text: str) -> list[str]:
-    """Python blocks of one page that do not compile; those of the README are also run, one after the other."""
+    """Python blocks of one page that do not compile; the README's are also run, in order."""
     broken = []
     blocks = [match[3] for match in FENCE.finditer(text) if match[2] == "python"]
     for number, block in enumerate(blocks, 1):

@@ -2,8 +2,8 @@
 
     python tools/check_sdist.py
 
-Kernels written as text under cuda/ are compiled into the library, and the workspace spans several folders, so a file
-that is missing from the sdist shows only here.
+Kernels written as text under cuda/ are compiled into the library, and the workspace spans several
+folders, so a file that is missing from the sdist shows only here.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python tools/check_symbols.py [--glibc 2.28] <library or wheel>...
 
-Every undefined dynamic symbol must be weak, belong to glibc or libgcc, or be Python's stable ABI. So there is no
-torch, c10 or C++ symbol among them: torch's functions are looked up at run time, and one file serves every torch.
+Every undefined dynamic symbol must be weak, belong to glibc or libgcc, or be Python's stable ABI. So
+there is no torch, c10 or C++ symbol among them: torch's functions are looked up at run time, and one file
+serves every torch.
 """
 
 from __future__ import annotations
@@ -33,11 +34,8 @@ def newer(version: str, limit: str) -> bool:
 def faults(library: Path, glibc: str | None) -> list[str]:
     """Everything that would stop this library from loading where it should load."""
     found = []
-    undefined = [
-        m
-        for line in output("nm", "-D", "--undefined-only", str(library)).splitlines()
-        if (m := SYMBOL.match(line))
-    ]
+    lines = output("nm", "-D", "--undefined-only", str(library)).splitlines()
+    undefined = [symbol for line in lines if (symbol := SYMBOL.match(line))]
     if not undefined:
         return ["nm shows no undefined symbol at all: this is not the extension"]
     for symbol in undefined:
@@ -49,9 +47,8 @@ def faults(library: Path, glibc: str | None) -> list[str]:
                 found.append(f"{name} needs glibc {version.removeprefix('GLIBC_')}, the limit is {glibc}")
         elif not name.startswith(("Py", "_Py")):
             found.append(f"{name}@{version} is neither glibc, libgcc nor Python's stable ABI")
-    for needed in re.findall(r"\(NEEDED\).*\[(.+)\]", output("readelf", "-dW", str(library))):
-        if not SYSTEM_LIBRARIES.fullmatch(needed):
-            found.append(f"links {needed}, which is not a system library")
+    linked = re.findall(r"\(NEEDED\).*\[(.+)\]", output("readelf", "-dW", str(library)))
+    found += [f"links {name}, no system library" for name in linked if not SYSTEM_LIBRARIES.fullmatch(name)]
     exported = output("nm", "-D", "--defined-only", str(library))
     if " PyInit__core" not in exported:
         found.append("does not export PyInit__core")
