@@ -2,8 +2,9 @@
 
     python tools/check_house.py
 
-The arrows of ARCHITECTURE.md are the dependencies of the crates, Python packages know only whom they may know, crates
-without a door to unsafe code forbid it, every such door is listed in SAFETY.md, and files and functions stay small.
+The arrows of ARCHITECTURE.md are the dependencies of the crates, Python packages know only whom they may
+know, crates without a door to unsafe code forbid it, every such door is listed in SAFETY.md, and files and
+functions stay small.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def arrows() -> Iterator[str]:
         real = set(re.findall(r"^(striate-\w+)", ordinary[1] if ordinary else "", re.MULTILINE))
         crate = name[1] if name else manifest.parent.name
         if real != drawn.pop(crate, set()):
-            yield f"{manifest.relative_to(ROOT)}: knows {' '.join(sorted(real)) or 'nobody'}, the map says otherwise"
+            knows = " ".join(sorted(real)) or "nobody"
+            yield f"{manifest.relative_to(ROOT)}: knows {knows}, the map says otherwise"
     for crate in drawn:
         yield f"ARCHITECTURE.md: draws arrows of {crate}, which does not exist"
 
