@@ -42,17 +42,10 @@ def device(tmp_path_factory):
         pytest.skip("no C++ compiler")
     folder = tmp_path_factory.mktemp("axis")
     (folder / "wrapper.cpp").write_text(WRAPPER)
-    flags = [
-        "-std=c++17",
-        "-O1",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-fsanitize=undefined",
-        "-fno-sanitize-recover=all",
-    ]
-    sources = ["-shared", "-fPIC", f"-I{HEADER.parent}", "wrapper.cpp", "-o", "axis.so", "-static-libubsan"]
-    subprocess.run([compiler, *flags, *sources], check=True, cwd=folder)
+    warnings = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror"]
+    sanitizer = ["-fsanitize=undefined", "-fno-sanitize-recover=all", "-static-libubsan"]
+    sources = ["-shared", "-fPIC", f"-I{HEADER.parent}", "wrapper.cpp", "-o", "axis.so"]
+    subprocess.run([compiler, *warnings, *sanitizer, *sources], check=True, cwd=folder)
     library = ctypes.CDLL(str(folder / "axis.so"))
     library.get_sweep_count.restype = ctypes.c_longlong
     return library
@@ -86,12 +79,7 @@ def test_walks_meet_in_the_defined_triples(device):
                 device.get_walk(raw, number, ctypes.c_longlong(p), walk)
                 a0, a_step, b0, b_step, length = walk
                 pairs = [(a0 + n * a_step, b0 + n * b_step) for n in range(length)]
-                by_pass = (
-                    [(p, b, a) for a, b in pairs],
-                    [(a, b, p) for a, b in pairs],
-                    [(a, p, b) for a, b in pairs],
-                )
-                got += by_pass[number]
+                got += [((p, b, a), (a, b, p), (a, p, b))[number] for a, b in pairs]
             assert len(got) == len(want), (PASSES[number], axis)
             assert set(got) == want, (PASSES[number], axis)
 
