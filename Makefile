@@ -12,7 +12,8 @@ TORCH_FLOOR := 2.10.0
 PYTEST_ARGS ?=
 
 # maturin sets the same variable: an extension module must not link libpython.
-BUILD_EXTENSION := PYO3_BUILD_EXTENSION_MODULE=1 $(CARGO) build --locked
+export PYO3_BUILD_EXTENSION_MODULE := 1
+
 SOURCES := $(shell find rust python cuda pyproject.toml Cargo.toml Cargo.lock README.md \
 	-name __pycache__ -prune -o -type f ! -name '*.so' -print 2>/dev/null)
 
@@ -46,7 +47,7 @@ $(VENV)/.%: $(SOURCES) | $(PY)
 
 .PHONY: build-dev
 build-dev: ## build the extension into python/striate for use with PYTHONPATH=python
-	$(BUILD_EXTENSION) --release -p striate-bridge -j $(JOBS)
+	$(CARGO) build --locked --release -p striate-bridge -j $(JOBS)
 	cp $(TARGET_DIR)/release/lib_core.so python/striate/_core.abi3.so
 
 # ---------------------------------------------------------------- tests
@@ -66,8 +67,7 @@ matrix: ## bridge and operator tests on the oldest and the newest supported torc
 .PHONY: aarch64
 aarch64: ## type-check the workspace for aarch64, where that target is installed
 	@if rustup target list --installed 2>/dev/null | grep -q '^aarch64-unknown-linux-gnu$$'; then \
-		PYO3_CROSS_PYTHON_VERSION=3.10 PYO3_BUILD_EXTENSION_MODULE=1 \
-		$(CARGO) check --locked --workspace --target aarch64-unknown-linux-gnu -j $(JOBS); \
+		PYO3_CROSS_PYTHON_VERSION=3.10 $(CARGO) check --locked --workspace --target aarch64-unknown-linux-gnu -j $(JOBS); \
 	else \
 		echo "aarch64: SKIPPED, the target aarch64-unknown-linux-gnu is not installed"; \
 	fi
@@ -128,7 +128,7 @@ symbols: $(VENV)/.test ## the extension needs neither torch nor C++ symbols
 .PHONY: baseline
 baseline: ## no AVX instruction stands outside the dispatched functions
 	CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS="-C symbol-mangling-version=v0" \
-		$(BUILD_EXTENSION) --release -p striate-bridge -j $(JOBS) --target-dir $(TARGET_DIR)/baseline
+		$(CARGO) build --locked --release -p striate-bridge -j $(JOBS) --target-dir $(TARGET_DIR)/baseline
 	$(PYTHON) tools/check_baseline.py $(TARGET_DIR)/baseline/release/lib_core.so
 
 .PHONY: check
