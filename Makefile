@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 # maturin sets the same variable: an extension module must not link libpython.
 export PYO3_BUILD_EXTENSION_MODULE := 1
 
-SOURCES := $(shell find rust python cuda pyproject.toml Cargo.toml Cargo.lock README.md \
+SOURCES := $(shell find rust python cuda include pyproject.toml Cargo.toml Cargo.lock README.md \
 	-name __pycache__ -prune -o -type f ! -name '*.so' -print 2>/dev/null)
 
 .DEFAULT_GOAL := help

@@ -51,7 +51,7 @@ def main() -> int:
             tar.extractall(scratch / "source", filter="data")
         (source,) = (scratch / "source").iterdir()
         inside = {str(file.relative_to(source)) for file in source.rglob("*") if file.is_file()}
-        wanted = {*REQUIRED, *tracked("cuda", "rust", "python")}
+        wanted = {*REQUIRED, *tracked("cuda", "include", "rust", "python")}
         faults += [f"missing from the sdist: {name}" for name in sorted(wanted - inside)]
         faults += [
             f"does not belong into the sdist: {name}" for name in sorted(inside) if name.endswith(UNWANTED)
