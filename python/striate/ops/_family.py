@@ -21,6 +21,7 @@ from torch.utils.flop_counter import register_flop_formula
 Statics = tuple[Any, ...]
 _functorch_active = torch._C._are_functorch_transforms_active
 _grad_enabled = torch.is_grad_enabled
+_exporting = torch.compiler.is_exporting
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
 
@@ -125,7 +126,9 @@ def _route(
         if _grad_enabled():
             for tensor in args[:arity]:
                 if tensor is not None and tensor.requires_grad:
-                    return lean_apply(*args)
+                    # an exported graph carries no custom Function: the bare op warns in a backward pass, where
+                    # the no_grad region that a Function leaves behind would lose the gradient in silence
+                    return op(*args) if _exporting() else lean_apply(*args)
         return op(*args)
 
     return call

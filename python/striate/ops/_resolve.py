@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .._problem import DTYPE_WORDS, conv_line
+from .._problem import DTYPE_WORDS, conv_line, pad_pairs
+from ._torch_row import Shape
 
 INT64_MAX = 2**63 - 1
 HALVES = (torch.bfloat16, torch.float16)
@@ -51,6 +52,8 @@ class Plan(NamedTuple):
     groups: int
     why: str
     """for the row ``torch``: the reason"""
+    torch_shape: Shape
+    """the call as the row ``torch`` sees it"""
 
 
 def resolve(
@@ -81,15 +84,16 @@ def resolve(
     pads = _padding(call, padding, kernel, stride, dilation)
     size = tuple(input.shape[-rank:])
     _check_sizes(call, size, kernel, stride, pads, dilation, output_padding)
+    shape = _torch_shape(call, size, weight, groups, (kernel, stride, pads, dilation, output_padding))
     why = _torch_reason(call, input, weight, channels, lift)
     if why:
-        return Plan(False, False, (), batched, lift, groups, why)
+        return Plan(False, False, (), batched, lift, groups, why, shape)
     if call.kind == "transpose":
         pads, output_padding = _fold_output_padding(stride, pads, output_padding)
         statics: tuple[Any, ...] = (stride, pads, output_padding, dilation, groups)
     else:
         statics = (stride, pads, dilation, groups)
-    return Plan(True, batched and not lift, statics, batched, lift, groups, "")
+    return Plan(True, batched and not lift, statics, batched, lift, groups, "", shape)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -186,6 +190,10 @@ def _check_channels(
         )
     if call.kind == "transpose":
         expected = weight.shape[0]
+        if weight.shape[1] == 0:
+            raise RuntimeError(
+                f"{call.name}: expected weight to have output channels at dimension 1, but got weight of size {shape}"
+            )
     else:
         expected = groups if lift else weight.shape[1] * groups
     if channels != expected:
@@ -255,12 +263,6 @@ def _padding(
     return _ints(call, "padding", padding, call.rank, minimum=0)
 
 
-def _pairs(padding: Sequence[int], rank: int) -> list[tuple[int, int]]:
-    if len(padding) == rank:
-        return [(p, p) for p in padding]
-    return list(zip(padding[::2], padding[1::2], strict=True))
-
-
 def _check_sizes(
     call: Call,
     size: Sequence[int],
@@ -270,7 +272,7 @@ def _check_sizes(
     dilation: Sequence[int],
     output_padding: Sequence[int],
 ) -> None:
-    if not all(type(v) is int for v in (*size, *kernel)):
+    if torch.compiler.is_dynamo_compiling() or not all(type(v) is int for v in (*size, *kernel)):
         return  # symbolic: the fake kernel states the condition without specialising
     for i in size:
         if i == 0:
@@ -281,7 +283,7 @@ def _check_sizes(
     if 0 in kernel:
         raise RuntimeError(f"{call.name}: kernel sizes must be positive, but got kernel {list(kernel)}")
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    pads = _pairs(padding, call.rank)
+    pads = pad_pairs(padding, call.rank)
     if call.kind == "transpose":
         _check_transposed(call, size, reach, stride, pads, dilation, output_padding)
         return
@@ -334,6 +336,28 @@ def _torch_reason(call: Call, input: Tensors, weight: Tensors, channels: int, li
     return ""
 
 
+def _torch_shape(
+    call: Call, size: tuple[int, ...], weight: Tensors, groups: int, axes: tuple[tuple[int, ...], ...]
+) -> Shape:
+    kernel, stride, padding, dilation, extra = axes
+    pads = pad_pairs(padding, call.rank)
+    lift = len(weight.shape) == call.rank + 1
+    channels = (1 if lift else weight.shape[1], weight.shape[0] // groups)
+    if call.kind == "transpose":
+        big = tuple(
+            (o - 1) * s - lo - hi + d * (k - 1) + 1 + e
+            for o, s, (lo, hi), d, k, e in zip(size, stride, pads, dilation, kernel, extra, strict=True)
+        )
+        small = size
+    else:
+        big = size
+        small = tuple(
+            (i + lo + hi - d * (k - 1) - 1) // s + 1
+            for i, s, (lo, hi), d, k in zip(size, stride, pads, dilation, kernel, strict=True)
+        )
+    return Shape(call.kind, call.rank, big, small, kernel, stride, pads, dilation, channels)
+
+
 def _fold_output_padding(
     stride: tuple[int, ...], padding: tuple[int, ...], output_padding: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -346,7 +370,7 @@ def _fold_output_padding(
     rest = tuple(o % s for o, s in zip(output_padding, stride, strict=True))
     pads = tuple(
         side
-        for (lo, hi), o, r in zip(_pairs(padding, len(stride)), output_padding, rest, strict=True)
+        for (lo, hi), o, r in zip(pad_pairs(padding, len(stride)), output_padding, rest, strict=True)
         for side in (lo, hi - (o - r))
     )
     return pads, rest
@@ -366,7 +390,7 @@ def problem_line(
         size = tuple(
             (o - 1) * s - lo - hi + d * (k - 1) + 1 + e
             for o, s, (lo, hi), d, k, e in zip(
-                size, stride, _pairs(pads, call.rank), dilation, kernel, extra, strict=True
+                size, stride, pad_pairs(pads, call.rank), dilation, kernel, extra, strict=True
             )
         )
     else:

@@ -259,4 +259,4 @@ def _through_torch(
         trailing: tuple[Any, ...] = (stride, padding, output_padding, plan.groups, dilation)
     else:
         trailing = (stride, padding, dilation, plan.groups)
-    return _torch_row.run(call.kind, call.rank, input, weight, bias, trailing)
+    return _torch_row.run(plan.torch_shape, input, weight, bias, trailing)
