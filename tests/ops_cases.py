@@ -53,12 +53,16 @@ CASES = [
     Case("conv1d", (2, 3, 8), (6, 1, 3), 6, {"stride": 2, "padding": 1, "groups": 3}),
     Case("conv1d-same_even", (2, 2, 7), (2, 1, 4), 2, {"padding": "same", "groups": 2}),
     Case("conv2d", (2, 2, 6, 5), (2, 1, 3, 2), 2, {"stride": (2, 1), "padding": (1, 0), "groups": 2}),
-    Case("conv2d-dilated", (1, 2, 7, 6), (4, 1, 3, 2), 4, {"padding": (2, 1), "dilation": (2, 3), "groups": 2}),
+    Case(
+        "conv2d-dilated", (1, 2, 7, 6), (4, 1, 3, 2), 4, {"padding": (2, 1), "dilation": (2, 3), "groups": 2}
+    ),
     Case("conv2d-unbatched", (2, 5, 5), (2, 1, 3, 3), 2, {"padding": "valid", "groups": 2}),
     Case("conv2d-dense", (2, 2, 5, 5), (3, 2, 3, 3), 3, {"padding": 1}),
     Case("conv3d", (1, 2, 4, 4, 3), (2, 1, 2, 3, 2), 2, {"stride": (1, 2, 1), "padding": 1, "groups": 2}),
     Case("conv_transpose1d", (2, 4, 5), (4, 1, 3), 2, {"stride": 2, "output_padding": 1, "groups": 2}),
-    Case("conv_transpose1d-dilated", (2, 2, 5), (2, 1, 3), 2, {"output_padding": 2, "dilation": 3, "groups": 2}),
+    Case(
+        "conv_transpose1d-dilated", (2, 2, 5), (2, 1, 3), 2, {"output_padding": 2, "dilation": 3, "groups": 2}
+    ),
     Case(
         "conv_transpose2d", (1, 2, 3, 4), (2, 1, 3, 2), 2, {"stride": (2, 3), "padding": (1, 0), "groups": 2}
     ),

@@ -81,7 +81,15 @@ def test_subclasses_hooks_and_unsuitable_layers() -> None:
     assert [row.swapped for row in report.rows] == [True, False, True, False, False, False, True]
     for row, reason in zip(
         report.rows,
-        ("multiplier 1", "own forward", "multiplier 1", "not depthwise", "device meta", "already", "multiplier 1"),
+        (
+            "multiplier 1",
+            "own forward",
+            "multiplier 1",
+            "not depthwise",
+            "device meta",
+            "already",
+            "multiplier 1",
+        ),
         strict=True,
     ):
         assert reason in row.why

@@ -30,8 +30,18 @@ SHARED: list[tuple[str, Callable[[Any], Any], type[Exception], tuple[str, ...]]]
     ("weight rank", lambda m: m.conv2d(x, taps, groups=4), R, ("[4, 1, 3]",)),
     ("weight rank transposed", lambda m: m.conv_transpose2d(x, taps), R, ("[4, 1, 3]",)),
     ("channels", lambda m: m.conv2d(x, torch.randn(6, 3, 3, 3)), R, ("3 channels", "got 4")),
-    ("channels depthwise", lambda m: m.conv2d(x, torch.randn(3, 1, 3, 3), groups=3), R, ("3 channels", "got 4")),
-    ("channels transposed", lambda m: m.conv_transpose2d(x, torch.randn(5, 1, 3, 3)), R, ("5 channels", "got 4")),
+    (
+        "channels depthwise",
+        lambda m: m.conv2d(x, torch.randn(3, 1, 3, 3), groups=3),
+        R,
+        ("3 channels", "got 4"),
+    ),
+    (
+        "channels transposed",
+        lambda m: m.conv_transpose2d(x, torch.randn(5, 1, 3, 3)),
+        R,
+        ("5 channels", "got 4"),
+    ),
     ("channels unbatched", lambda m: m.conv2d(x[0], torch.randn(3, 1, 3, 3), groups=3), R, ("3 channels",)),
     ("groups zero", lambda m: m.conv2d(x, w, groups=0), R, ("groups=0",)),
     ("groups negative", lambda m: m.conv2d(x, w, groups=-1), R, ("groups=-1",)),
@@ -64,14 +74,24 @@ SHARED: list[tuple[str, Callable[[Any], Any], type[Exception], tuple[str, ...]]]
     ("padding giant", lambda m: m.conv2d(x, w, padding=2**40, groups=4), R, ("padding",)),
     ("same with stride", lambda m: m.conv2d(x, w, stride=2, padding="same", groups=4), R, ("same", "[2, 2]")),
     ("padding negative transposed", lambda m: m.conv_transpose2d(x, up, padding=-1), R, ("padding", "-1")),
-    ("padding word transposed", lambda m: m.conv_transpose2d(x, up, padding="same"), T, ("padding", "'same'")),
+    (
+        "padding word transposed",
+        lambda m: m.conv_transpose2d(x, up, padding="same"),
+        T,
+        ("padding", "'same'"),
+    ),
     ("padding swallows output", lambda m: m.conv_transpose2d(x, up, padding=20), R, ("padding", "[20, 20]")),
     ("dilation zero", lambda m: m.conv2d(x, w, dilation=0, groups=4), R, ("dilation", "0")),
     ("dilation negative", lambda m: m.conv2d(x, w, dilation=-3, groups=4), R, ("dilation", "-3")),
     ("dilation float", lambda m: m.conv2d(x, w, dilation=1.0, groups=4), T, ("dilation", "1.0")),
     ("dilation giant", lambda m: m.conv2d(x, w, dilation=2**31, groups=4), R, ("kernel",)),
     ("dilation overflows", lambda m: m.conv2d(x, w, dilation=huge, groups=4), V, ("dilation", str(huge))),
-    ("kernel beyond input", lambda m: m.conv2d(x, torch.randn(4, 1, 11, 3), groups=4), R, ("[9, 9]", "[11, 3]")),
+    (
+        "kernel beyond input",
+        lambda m: m.conv2d(x, torch.randn(4, 1, 11, 3), groups=4),
+        R,
+        ("[9, 9]", "[11, 3]"),
+    ),
     ("kernel beyond input 1-D", lambda m: m.conv1d(line, torch.randn(4, 1, 10), groups=4), R, ("[10]",)),
     ("kernel empty", lambda m: m.conv2d(x, torch.randn(4, 1, 0, 3), groups=4), R, ("kernel", "[0, 3]")),
     ("no outputs", lambda m: m.conv2d(x, torch.randn(0, 4, 3, 3)), R, ("[0, 4, 3, 3]",)),
@@ -91,7 +111,12 @@ SHARED: list[tuple[str, Callable[[Any], Any], type[Exception], tuple[str, ...]]]
     ("weight integer", lambda m: m.conv2d(x, w.long(), groups=4), R, ("weight", "int64")),
     ("weight real beside complex", lambda m: m.conv2d(x + 0j, w, groups=4), R, ("complex64",)),
     ("bool", lambda m: m.conv2d(x.bool(), w.bool(), groups=4), R, ("input", "bool")),
-    ("float8", lambda m: m.conv2d(x.to(torch.float8_e5m2), w.to(torch.float8_e5m2), groups=4), R, ("float8",)),
+    (
+        "float8",
+        lambda m: m.conv2d(x.to(torch.float8_e5m2), w.to(torch.float8_e5m2), groups=4),
+        R,
+        ("float8",),
+    ),
     ("numpy input", lambda m: m.conv2d(x.numpy(), w, groups=4), T, ("input",)),
     ("list weight", lambda m: m.conv2d(x, [1.0]), T, ("weight", "list")),
     ("None weight", lambda m: m.conv2d(x, None), T, ("weight", "NoneType")),
@@ -100,18 +125,48 @@ SHARED: list[tuple[str, Callable[[Any], Any], type[Exception], tuple[str, ...]]]
     ("missing weight", lambda m: m.conv2d(x), T, ("weight",)),
     ("too many", lambda m: m.conv2d(x, w, None, 1, 0, 1, 4, 1), T, ("conv2d",)),
     ("sparse", lambda m: m.conv2d(x.to_sparse(), w, groups=4), R, ("Sparse",)),
-    ("output_padding large", lambda m: m.conv_transpose2d(x, up, None, 2, 0, 2), R, ("output_padding", "[2, 2]")),
-    ("output_padding plain", lambda m: m.conv_transpose2d(x, up, None, 1, 0, 1), R, ("output_padding", "[1, 1]")),
-    ("output_padding negative", lambda m: m.conv_transpose2d(x, up, None, 2, 0, -1), R, ("output_padding", "-1")),
-    ("output_padding word", lambda m: m.conv_transpose2d(x, up, None, 2, 0, "1"), T, ("output_padding", "'1'")),
-    ("output_padding long", lambda m: m.conv_transpose2d(x, up, None, 2, 0, (1, 1, 1)), R, ("output_padding",)),
+    (
+        "output_padding large",
+        lambda m: m.conv_transpose2d(x, up, None, 2, 0, 2),
+        R,
+        ("output_padding", "[2, 2]"),
+    ),
+    (
+        "output_padding plain",
+        lambda m: m.conv_transpose2d(x, up, None, 1, 0, 1),
+        R,
+        ("output_padding", "[1, 1]"),
+    ),
+    (
+        "output_padding negative",
+        lambda m: m.conv_transpose2d(x, up, None, 2, 0, -1),
+        R,
+        ("output_padding", "-1"),
+    ),
+    (
+        "output_padding word",
+        lambda m: m.conv_transpose2d(x, up, None, 2, 0, "1"),
+        T,
+        ("output_padding", "'1'"),
+    ),
+    (
+        "output_padding long",
+        lambda m: m.conv_transpose2d(x, up, None, 2, 0, (1, 1, 1)),
+        R,
+        ("output_padding",),
+    ),
 ]
 
 # mistakes that torch does not refuse, or that only our own functions know
 OWN: list[tuple[str, Callable[[], Any], type[Exception], tuple[str, ...]]] = [
     ("meta weight", lambda: striate.conv2d(x, w.to("meta"), groups=4), R, ("weight", "meta")),
     ("meta bias", lambda: striate.conv2d(x, w, torch.randn(4, device="meta"), groups=4), R, ("bias", "meta")),
-    ("depthwise weight rank", lambda: striate.depthwise_conv2d(x, torch.randn(4, 3)), R, ("weight", "[4, 3]")),
+    (
+        "depthwise weight rank",
+        lambda: striate.depthwise_conv2d(x, torch.randn(4, 3)),
+        R,
+        ("weight", "[4, 3]"),
+    ),
     ("depthwise channels", lambda: striate.depthwise_conv2d(x, torch.randn(6, 3, 3)), R, ("divisible by 4",)),
     ("depthwise dense", lambda: striate.depthwise_conv2d(x, torch.randn(4, 4, 3, 3)), R, ("16 channels",)),
     ("depthwise no channels", lambda: striate.depthwise_conv2d(x[:, :0], w[:0]), R, ("groups=0",)),
@@ -135,7 +190,9 @@ def _raised(call: Callable[[], Any]) -> Exception | None:
     return None
 
 
-@pytest.mark.parametrize(("call", "kind", "words"), [row[1:] for row in SHARED], ids=[row[0] for row in SHARED])
+@pytest.mark.parametrize(
+    ("call", "kind", "words"), [row[1:] for row in SHARED], ids=[row[0] for row in SHARED]
+)
 def test_wrong_calls_raise_what_torch_raises(
     call: Callable[[Any], Any], kind: type[Exception], words: tuple[str, ...]
 ) -> None:

@@ -30,7 +30,9 @@ def _pairs() -> list[Any]:
         pytest.param(name, options, id=f"{name}-{'-'.join(f'{k}_{v}' for k, v in options.items())}")
         for name in NAMES
         for options in OPTIONS
-        if "Transpose" not in name or not isinstance(options.get("padding"), str) and "padding_mode" not in options
+        if "Transpose" not in name
+        or not isinstance(options.get("padding"), str)
+        and "padding_mode" not in options
     ]
 
 

@@ -274,7 +274,10 @@ def test_both_bridge_routes_give_the_same_bits() -> None:
     results = []
     for route in ("", "python"):
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "STRIATE_BRIDGE": route}, capture_output=True, timeout=120
+            [sys.executable, "-c", code],
+            env={**os.environ, "STRIATE_BRIDGE": route},
+            capture_output=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr.decode()
         results.append(torch.load(io.BytesIO(done.stdout)))

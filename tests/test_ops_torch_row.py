@@ -20,7 +20,12 @@ DOCUMENTED = [
     ((3, 8, 9, 4), (8, 2, 3, 3), {"stride": (1, 3), "padding": (2, 0), "groups": 4}, False),
     ((1, 2, 19, 3), (7, 2, 4, 4), {"stride": 3, "padding": (2, 1)}, True),
     ((3, 96, 25, 11), (64, 48, 11, 11), {"stride": (1, 2), "padding": (5, 0), "groups": 2}, True),
-    ((1, 128, 1, 13), (64, 8, 9, 7), {"stride": 3, "dilation": (3, 1), "padding": (16, 0), "groups": 16}, True),
+    (
+        (1, 128, 1, 13),
+        (64, 8, 9, 7),
+        {"stride": 3, "dilation": (3, 1), "padding": (16, 0), "groups": 16},
+        True,
+    ),
     ((2, 16, 6, 24), (16, 16, 5, 4), {"stride": (2, 4), "padding": (2, 0)}, True),
     ((2, 24, 15, 20), (96, 24, 1, 4), {"stride": (1, 4)}, False),
     ((8, 32, 9, 3), (17, 32, 3, 3), {"stride": 2, "padding": (1, 0)}, True),
@@ -32,7 +37,12 @@ DOCUMENTED = [
     ((1, 8, 3, 40), (8, 1, 1, 15), {"padding": (0, 7), "groups": 8}, False),
     ((2, 16, 243), (16, 1, 31), {"padding": 15, "groups": 16}, True),
     ((3, 8, 126), (8, 1, 31), {"groups": 8}, False),
-    ((2, 64, 9, 1, 11), (64, 8, 3, 3, 3), {"stride": (3, 3, 4), "dilation": 3, "padding": (6, 4, 3), "groups": 8}, False),
+    (
+        (2, 64, 9, 1, 11),
+        (64, 8, 3, 3, 3),
+        {"stride": (3, 3, 4), "dilation": 3, "padding": (6, 4, 3), "groups": 8},
+        False,
+    ),
     ((1, 12, 1, 12, 3), (3, 12, 5, 5, 5), {"padding": (4, 2, 2)}, False),
     ((3, 16, 11, 10, 3), (2, 16, 3, 3, 3), {"stride": 2, "padding": (0, 1, 0)}, False),
 ]
@@ -103,7 +113,9 @@ def test_autocast_takes_the_same_way() -> None:
 def test_f32_weights_beside_half_input_on_a_dense_shape() -> None:
     x, w, b = torch.randn(2, 4, 8, 8).half(), torch.randn(6, 4, 3, 3, requires_grad=True), torch.randn(6)
     y = striate.conv2d(x, w, b, 1, 1)
-    torch.testing.assert_close(y.double(), F.conv2d(x.double(), w.double(), b.double(), 1, 1), rtol=2e-3, atol=2e-3)
+    torch.testing.assert_close(
+        y.double(), F.conv2d(x.double(), w.double(), b.double(), 1, 1), rtol=2e-3, atol=2e-3
+    )
     y.float().sum().backward()
     assert y.dtype == torch.float16 and w.grad is not None and w.grad.dtype == torch.float32
 
@@ -144,8 +156,12 @@ def test_single_samples_through_onednn_keep_their_gradients(
     ours = torch.autograd.grad(y.square().sum(), tensors, create_graph=True)
     true = torch.autograd.grad(z.square().sum(), exact, create_graph=True)
     second = torch.autograd.grad(sum(g.sum() for g in ours), tensors)
-    for a, b in zip((*ours, *second), (*true, *torch.autograd.grad(sum(g.sum() for g in true), exact)), strict=True):
+    for a, b in zip(
+        (*ours, *second), (*true, *torch.autograd.grad(sum(g.sum() for g in true), exact)), strict=True
+    ):
         scale = b.abs().max().item()
         torch.testing.assert_close(a.double(), b, rtol=1e-4, atol=1e-5 * scale)
-    jvp = torch.func.jvp(lambda x: getattr(striate, name)(x, *tensors[1:], **options), (tensors[0],), (tensors[0],))
+    jvp = torch.func.jvp(
+        lambda x: getattr(striate, name)(x, *tensors[1:], **options), (tensors[0],), (tensors[0],)
+    )
     torch.testing.assert_close(jvp[0], y, rtol=1e-4, atol=1e-4)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import _core
-from ._problem import conv_line, is_channels_last, pad_pairs
+from ._problem import DTYPE_WORDS, conv_line, is_channels_last, pad_pairs
 
 _libraries: list[torch.library.Library] = []
 
@@ -54,6 +54,46 @@ def _install_python() -> None:
     _libraries.append(library)
 
 
+def _check(
+    op: str,
+    tensors: tuple[Tensor, Tensor, Tensor | None],
+    lists: tuple[Sequence[int], ...],
+    padding: Sequence[int],
+    bias_size: int,
+) -> None:
+    """What raw pointers must be able to rely on; the public functions have explained most of it before."""
+    first, second, bias = tensors
+    rank = first.dim() - 2
+    if rank not in (1, 2, 3) or second.dim() != rank + 2:
+        raise RuntimeError(
+            f"striate::{op}: expected two tensors of 3 to 5 axes, got {first.dim()} and {second.dim()}"
+        )
+    if any(len(values) != rank for values in lists) or len(padding) not in (rank, 2 * rank):
+        raise RuntimeError(f"striate::{op}: expected lists of {rank} ints, got {[*lists, padding]}")
+    if first.dtype not in DTYPE_WORDS:
+        raise RuntimeError(
+            f"striate::{op}: expected a floating dtype of 16, 32 or 64 bits, got {first.dtype}"
+        )
+    mixed = op != "conv_grad_weight" and first.dtype.itemsize == 2 and second.dtype == torch.float32
+    if second.dtype != first.dtype and not mixed:
+        raise RuntimeError(f"striate::{op}: expected matching dtypes, got {first.dtype} and {second.dtype}")
+    if bias is not None and (bias.dtype != second.dtype or tuple(bias.shape) != (bias_size,)):
+        raise RuntimeError(
+            f"striate::{op}: expected bias of {bias_size} elements in {second.dtype}, "
+            f"got {tuple(bias.shape)} in {bias.dtype}"
+        )
+
+
+def _expect(op: str, what: str, got: Sequence[int], wanted: Sequence[int]) -> None:
+    if tuple(got) != tuple(wanted):
+        raise RuntimeError(f"striate::{op}: expected {what} {tuple(wanted)}, got {tuple(got)}")
+
+
+def _groups(op: str, groups: int, *channels: int) -> None:
+    if groups < 1 or any(c % groups for c in channels):
+        raise RuntimeError(f"striate::{op}: groups={groups} must divide the channels {channels}")
+
+
 def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
     if channels_last:
         return tensor.movedim(1, -1).contiguous()
@@ -64,6 +104,27 @@ def _empty(like: Tensor, channels: int, spatial: Sequence[int], channels_last: b
     if channels_last:
         return like.new_empty((like.shape[0], *spatial, channels)).movedim(-1, 1)
     return like.new_empty((like.shape[0], channels, *spatial))
+
+
+def _spatial_out(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
+    padding: Sequence[int],
+) -> list[int]:
+    if min(*stride, *dilation, *kernel) < 1:
+        raise RuntimeError(
+            f"striate: stride, dilation and kernel must be positive, got {[*stride]}, {[*dilation]}, {[*kernel]}"
+        )
+    pads = pad_pairs(padding, len(stride))
+    out = [
+        (i + lo + hi - d * (k - 1) - 1) // s + 1
+        for i, k, s, d, (lo, hi) in zip(size, kernel, stride, dilation, pads, strict=True)
+    ]
+    if min(out) < 1:
+        raise RuntimeError(f"striate: the kernel {[*kernel]} is larger than the padded input {[*size]}")
+    return out
 
 
 def _run(line: str, out: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
@@ -85,13 +146,12 @@ def _conv(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    rank = len(stride)
+    _check("conv", (input, weight, bias), (stride, dilation), padding, weight.shape[0])
+    _groups("conv", groups, weight.shape[0])
+    _expect("conv", "input channels", (input.shape[1],), (weight.shape[1] * groups,))
     last = is_channels_last(input)
     size, kernel = input.shape[2:], weight.shape[2:]
-    spatial = [
-        (i + lo + hi - d * (k - 1) - 1) // s + 1
-        for i, k, s, d, (lo, hi) in zip(size, kernel, stride, dilation, pad_pairs(padding, rank), strict=True)
-    ]
+    spatial = _spatial_out(size, kernel, stride, dilation, padding)
     out = _empty(input, weight.shape[0], spatial, last)
     line = conv_line(
         "fwd",
@@ -114,6 +174,15 @@ def _conv_grad_input(
     groups: int,
 ) -> Tensor:
     rank = len(stride)
+    _check(
+        "conv_grad_input",
+        (grad, weight, bias),
+        (stride, dilation, output_padding),
+        padding,
+        weight.shape[1] * groups,
+    )
+    _groups("conv_grad_input", groups, weight.shape[0])
+    _expect("conv_grad_input", "grad channels", (grad.shape[1],), (weight.shape[0],))
     last = is_channels_last(grad)
     kernel = weight.shape[2:]
     pads = pad_pairs(padding, rank)
@@ -123,6 +192,8 @@ def _conv_grad_input(
             grad.shape[2:], kernel, stride, dilation, pads, output_padding, strict=True
         )
     ]
+    forward = _spatial_out(spatial, kernel, stride, dilation, padding)
+    _expect("conv_grad_input", "output_padding below the stride for grad of size", grad.shape[2:], forward)
     out = _empty(grad, groups * weight.shape[1], spatial, last)
     line = conv_line(
         "dx",
@@ -144,6 +215,11 @@ def _conv_grad_weight(
     groups: int,
     wide: bool,
 ) -> Tensor:
+    _check("conv_grad_weight", (grad, input, None), (stride, dilation, kernel_size), padding, 0)
+    _groups("conv_grad_weight", groups, grad.shape[1], input.shape[1])
+    out = _spatial_out(input.shape[2:], kernel_size, stride, dilation, padding)
+    _expect("conv_grad_weight", "grad of size", grad.shape[2:], out)
+    _expect("conv_grad_weight", "batch", (grad.shape[0],), (input.shape[0],))
     last = is_channels_last(grad)
     c_in, c_out = input.shape[1] // groups, grad.shape[1] // groups
     wide = wide and input.dtype in (torch.bfloat16, torch.float16)

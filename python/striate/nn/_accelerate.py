@@ -54,9 +54,13 @@ class Report:
         if not self.rows:
             return "no convolutions found"
         cells = [("layer", "shape", "row", "")]
-        cells += [(r.name, r.shape, r.row, ("swapped: " if r.swapped else "left: ") + r.why) for r in self.rows]
+        cells += [
+            (r.name, r.shape, r.row, ("swapped: " if r.swapped else "left: ") + r.why) for r in self.rows
+        ]
         widths = [max(len(line[i]) for line in cells) for i in range(3)]
-        lines = ["  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[3]]) for line in cells]
+        lines = [
+            "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[3]]) for line in cells
+        ]
         lines.append(f"{len(self.swapped)} of {len(self.rows)} convolutions swapped")
         return "\n".join(line.rstrip() for line in lines)
 

@@ -68,11 +68,21 @@ def _of_call(
     **named: Any,
 ) -> Explanation:
     order = {"transpose": ("output_padding", "groups", "dilation"), "conv": ("dilation", "groups")}
-    named = {"output_padding": 0, "dilation": 1, "groups": 1} | dict(
-        zip(order.get(call.kind, ("dilation",)), rest, strict=False)
-    ) | named
+    named = (
+        {"output_padding": 0, "dilation": 1, "groups": 1}
+        | dict(zip(order.get(call.kind, ("dilation",)), rest, strict=False))
+        | named
+    )
     plan = plan_of(
-        call, input, weight, bias, stride, padding, named["dilation"], named["groups"], named["output_padding"]
+        call,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        named["dilation"],
+        named["groups"],
+        named["output_padding"],
     )
     if not plan.raw:
         return Explanation(None, "torch", why=plan.why)

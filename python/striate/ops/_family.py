@@ -21,6 +21,8 @@ from torch.utils.flop_counter import register_flop_formula
 Statics = tuple[Any, ...]
 _functorch_active = torch._C._are_functorch_transforms_active
 _grad_enabled = torch.is_grad_enabled
+_any_requires_grad = torch._C._any_requires_grad
+_compiling = torch.compiler.is_dynamo_compiling
 _exporting = torch.compiler.is_exporting
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
@@ -49,7 +51,7 @@ class Family:
         self.namespace = namespace
         self._library = torch.library.Library(namespace, "FRAGMENT")
 
-    def add(self, member: Member) -> Callable[..., Tensor]:
+    def add(self, member: Member) -> Callable[..., Any]:
         """Define ``member`` and return its differentiable form."""
         qualified = f"{self.namespace}::{member.name}"
         if not torch._C._dispatch_has_kernel(qualified):
@@ -117,19 +119,24 @@ def _full_function(op: Callable[..., Tensor], member: Member) -> type[torch.auto
 
 def _route(
     op: Any, arity: int, lean: type[torch.autograd.Function], full: type[torch.autograd.Function]
-) -> Callable[..., Tensor]:
+) -> Callable[..., Any]:
     lean_apply, full_apply = lean.apply, full.apply
+    lean_direct = super(
+        torch.autograd.Function, lean
+    ).apply  # without the functorch test that call() makes itself
+    direct = op._op  # what op(...) calls, without its Python frame
 
-    def call(*args: Any) -> Tensor:
+    def call(*args: Any) -> Any:
         if _functorch_active() or forward_ad._current_level >= 0:
             return full_apply(*args)
-        if _grad_enabled():
-            for tensor in args[:arity]:
-                if tensor is not None and tensor.requires_grad:
-                    # an exported graph carries no custom Function: the bare op warns in a backward pass, where
-                    # the no_grad region that a Function leaves behind would lose the gradient in silence
-                    return op(*args) if _exporting() else lean_apply(*args)
-        return op(*args)
+        if _compiling():  # Dynamo cannot trace _any_requires_grad nor the bare _op
+            needed = _grad_enabled() and any(t is not None and t.requires_grad for t in args[:arity])
+            return lean_apply(*args) if needed and not _exporting() else op(*args)
+        if _grad_enabled() and _any_requires_grad(*args):
+            # an exported graph carries no custom Function: the bare op warns in a backward pass, where the no_grad
+            # region that a Function leaves behind would lose the gradient in silence
+            return op(*args) if _exporting() else lean_direct(*args)
+        return direct(*args)
 
     return call
 

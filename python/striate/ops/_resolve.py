@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ import torch
 from .._problem import DTYPE_WORDS, conv_line, pad_pairs
 from ._torch_row import Shape
 
+_CPU = torch.device("cpu")
 INT64_MAX = 2**63 - 1
 HALVES = (torch.bfloat16, torch.float16)
 _UNSUPPORTED = (torch.bool, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -30,8 +32,9 @@ class Tensors(NamedTuple):
     device: torch.device
 
 
-class Call(NamedTuple):
-    """Which public function was called, with which rank."""
+@dataclass(frozen=True, eq=False)
+class Call:
+    """Which public function was called, with which rank; compared by identity, which hashes fastest."""
 
     name: str
     rank: int
@@ -44,7 +47,7 @@ class Plan(NamedTuple):
 
     raw: bool
     direct: bool
-    """the tensors go to the raw op as they are"""
+    """batched, so that the input goes to the raw op as it is"""
     statics: tuple[Any, ...]
     batched: bool
     lift: bool
@@ -93,18 +96,16 @@ def resolve(
         statics: tuple[Any, ...] = (stride, pads, output_padding, dilation, groups)
     else:
         statics = (stride, pads, dilation, groups)
-    return Plan(True, batched and not lift, statics, batched, lift, groups, "", shape)
+    return Plan(True, batched, statics, batched, lift, groups, "", shape)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
 def remembered(
     call: Call,
-    input_shape: Any,
+    input: Any,
     input_dtype: Any,
-    input_device: Any,
-    weight_shape: Any,
+    weight: Any,
     weight_dtype: Any,
-    weight_device: Any,
     bias: Any,
     stride: Any,
     padding: Any,
@@ -112,11 +113,11 @@ def remembered(
     groups: Any,
     output_padding: Any,
 ) -> Plan:
-    """``resolve`` behind a memo of bounded size."""
+    """``resolve`` for CPU tensors, behind a memo of bounded size; input and weight are shapes."""
     return resolve(
         call,
-        Tensors(input_shape, input_dtype, input_device),
-        Tensors(weight_shape, weight_dtype, weight_device),
+        Tensors(input, input_dtype, _CPU),
+        Tensors(weight, weight_dtype, _CPU),
         None if bias is None else Tensors(*bias),
         stride,
         padding,
@@ -158,7 +159,8 @@ def _groups(call: Call, groups: Any) -> int:
         raise ValueError(f"{call.name}: groups must fit in 64 bits, but got groups={groups}")
     if groups <= 0:
         raise RuntimeError(f"{call.name}: non-positive groups is not supported, but got groups={groups}")
-    return groups if isinstance(groups, torch.SymInt) else int(groups)
+    found: int = groups if isinstance(groups, torch.SymInt) else int(groups)
+    return found
 
 
 def _check_ranks(call: Call, input: Tensors, weight: Tensors) -> None:
@@ -171,7 +173,9 @@ def _check_ranks(call: Call, input: Tensors, weight: Tensors) -> None:
     allowed = (rank + 1, rank + 2) if call.kind == "depthwise" else (rank + 2,)
     if len(weight.shape) not in allowed:
         words = " or ".join(f"{n}D" for n in allowed)
-        raise RuntimeError(f"Expected {words} weight for {call.name}, but got weight of size: {list(weight.shape)}")
+        raise RuntimeError(
+            f"Expected {words} weight for {call.name}, but got weight of size: {list(weight.shape)}"
+        )
 
 
 def _check_channels(
@@ -250,7 +254,9 @@ def _padding(
         if padding == "valid":
             return (0,) * call.rank
         if padding != "same":
-            raise RuntimeError(f"{call.name}: padding must be 'same', 'valid' or ints, but got padding={padding!r}")
+            raise RuntimeError(
+                f"{call.name}: padding must be 'same', 'valid' or ints, but got padding={padding!r}"
+            )
         if any(s != 1 for s in stride):
             raise RuntimeError(
                 f"{call.name}: padding='same' is not supported for strided convolutions, "
@@ -289,7 +295,9 @@ def _check_sizes(
         return
     padded = [i + lo + hi for i, (lo, hi) in zip(size, pads, strict=True)]
     if max(padded) > INT64_MAX // 16 or math.prod(padded) > INT64_MAX // 16:
-        raise RuntimeError(f"{call.name}: the padded input {padded} is too large; got padding={list(padding)}")
+        raise RuntimeError(
+            f"{call.name}: the padded input {padded} is too large; got padding={list(padding)}"
+        )
     if any(r > i for r, i in zip(reach, padded, strict=True)):
         raise RuntimeError(
             f"{call.name}: calculated padded input size per channel: {padded}, kernel size: {reach}; "
@@ -376,9 +384,7 @@ def _fold_output_padding(
     return pads, rest
 
 
-def problem_line(
-    call: Call, plan: Plan, input: torch.Tensor, weight: torch.Tensor, layout: str
-) -> str:
+def problem_line(call: Call, plan: Plan, input: torch.Tensor, weight: torch.Tensor, layout: str) -> str:
     """The problem line of a planned raw call."""
     size = tuple(input.shape[-call.rank :])
     batch = input.shape[0] if plan.batched else 1
@@ -402,5 +408,3 @@ def problem_line(
         (batch, plan.groups, c_in, c_out),
         (size, kernel, stride, dilation, pads),
     )
-
-

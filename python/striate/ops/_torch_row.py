@@ -40,9 +40,7 @@ class Shape(NamedTuple):
     """per group, as (input, output) of the equivalent convolution"""
 
 
-def run(
-    shape: Shape, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
-) -> Tensor:
+def run(shape: Shape, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
     """Call torch, repaired where needed. ``options`` are torch's own trailing arguments, in torch's order."""
     if input.device.type == "cpu":
         if shape.kind != "transpose" and weight.shape[1] == 0:
@@ -98,7 +96,12 @@ def trusts_half(shape: Shape) -> bool:
 
 
 def _widened(
-    shape: Shape, half: torch.dtype, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
+    shape: Shape,
+    half: torch.dtype,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    options: tuple[Any, ...],
 ) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         wide_bias = None if bias is None else bias.float()
@@ -150,7 +153,17 @@ class _OneDNN(torch.autograd.Function):
         stride, padding, dilation = ctx.geometry
         none = [0] * len(stride)
         found = torch.ops.aten.convolution_backward(
-            grads[0], input, weight, ctx.bias_size, stride, padding, dilation, False, none, 1, ctx.needs_input_grad[:3]
+            grads[0],
+            input,
+            weight,
+            ctx.bias_size,
+            stride,
+            padding,
+            dilation,
+            False,
+            none,
+            1,
+            ctx.needs_input_grad[:3],
         )
         return (*found, None)
 

@@ -172,24 +172,28 @@ def _run(
         plan = plan_of(call, input, weight, bias, stride, padding, dilation, groups, output_padding)
     else:
         try:
+            if not (input.is_cpu and weight.is_cpu):
+                raise TypeError
+            about_bias = None if bias is None else (bias.shape, bias.dtype, bias.device)
             plan = remembered(
                 call,
                 input.shape,
                 input.dtype,
-                input.device,
                 weight.shape,
                 weight.dtype,
-                weight.device,
-                None if bias is None else (bias.shape, bias.dtype, bias.device),
+                about_bias,
                 stride,
                 padding,
                 dilation,
                 groups,
                 output_padding,
             )
-        except (TypeError, AttributeError):  # lists and symbolic sizes are unhashable; wrong types are explained
+        except (TypeError, AttributeError):
+            # unhashable lists and symbolic sizes, other devices, and wrong types, which are explained there
             plan = plan_of(call, input, weight, bias, stride, padding, dilation, groups, output_padding)
         if plan.direct and not _any_autocast():
+            if plan.lift:
+                weight = weight.unsqueeze(1)
             if call.kind == "transpose":
                 return _conv_grad_input(input, weight, bias, *plan.statics)
             return _conv(input, weight, bias, *plan.statics)
