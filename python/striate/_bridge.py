@@ -217,8 +217,8 @@ def _conv_grad_weight(
 ) -> Tensor:
     _check("conv_grad_weight", (grad, input, None), (stride, dilation, kernel_size), padding, 0)
     _groups("conv_grad_weight", groups, grad.shape[1], input.shape[1])
-    out = _spatial_out(input.shape[2:], kernel_size, stride, dilation, padding)
-    _expect("conv_grad_weight", "grad of size", grad.shape[2:], out)
+    spatial = _spatial_out(input.shape[2:], kernel_size, stride, dilation, padding)
+    _expect("conv_grad_weight", "grad of size", grad.shape[2:], spatial)
     _expect("conv_grad_weight", "batch", (grad.shape[0],), (input.shape[0],))
     last = is_channels_last(grad)
     c_in, c_out = input.shape[1] // groups, grad.shape[1] // groups

@@ -8,7 +8,7 @@ tensors, and its own derivatives are the other two.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -249,7 +249,7 @@ def _grad_weight_fold(
 
 family = Family("striate")
 
-conv = family.add(
+conv: Callable[..., Tensor] = family.add(
     Member(
         name="conv",
         schema="(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups)"
@@ -263,7 +263,7 @@ conv = family.add(
     )
 )
 
-conv_grad_input = family.add(
+conv_grad_input: Callable[..., Tensor] = family.add(
     Member(
         name="conv_grad_input",
         schema="(Tensor grad, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, "
@@ -277,7 +277,7 @@ conv_grad_input = family.add(
     )
 )
 
-conv_grad_weight = family.add(
+conv_grad_weight: Callable[..., Tensor] = family.add(
     Member(
         name="conv_grad_weight",
         schema="(Tensor grad, Tensor input, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "

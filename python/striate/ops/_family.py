@@ -9,6 +9,9 @@ The ``autograd.Function`` stands outside the dispatcher operator and is chosen a
 
 from __future__ import annotations
 
+import importlib.abc
+import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils.flop_counter import register_flop_formula
 
 Statics = tuple[Any, ...]
 _functorch_active = torch._C._are_functorch_transforms_active
@@ -24,6 +26,7 @@ _grad_enabled = torch.is_grad_enabled
 _any_requires_grad = torch._C._any_requires_grad
 _compiling = torch.compiler.is_dynamo_compiling
 _exporting = torch.compiler.is_exporting
+_FLOP_COUNTER = "torch.utils.flop_counter"
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
 
 
@@ -51,15 +54,55 @@ class Family:
         self.namespace = namespace
         self._library = torch.library.Library(namespace, "FRAGMENT")
 
-    def add(self, member: Member) -> Callable[..., Any]:
+    def add(self, member: Member) -> Callable[..., Tensor]:
         """Define ``member`` and return its differentiable form."""
         qualified = f"{self.namespace}::{member.name}"
         if not torch._C._dispatch_has_kernel(qualified):
             self._library.define(member.name + member.schema, tags=_TAGS)
             torch.library.register_fake(qualified, member.fake, lib=self._library)
-            register_flop_formula(getattr(getattr(torch.ops, self.namespace), member.name))(member.flops)
+            _when_flop_counter_is_imported(lambda: self._register_flops(member))
         op = getattr(getattr(torch.ops, self.namespace), member.name).default
         return _route(op, member.tensors, _lean_function(op, member), _full_function(op, member))
+
+
+    def _register_flops(self, member: Member) -> None:
+        packet = getattr(getattr(torch.ops, self.namespace), member.name)
+        sys.modules[_FLOP_COUNTER].register_flop_formula(packet)(member.flops)
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Runs actions when torch's FLOP counter is first imported: importing it here would cost every user 0.1 s."""
+
+    def __init__(self) -> None:
+        self.actions: list[Callable[[], None]] = []
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != _FLOP_COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: Any) -> None:
+                execute(module)
+                for action in self.actions:
+                    action()
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_after_import = _AfterImport()
+
+
+def _when_flop_counter_is_imported(action: Callable[[], None]) -> None:
+    if _FLOP_COUNTER in sys.modules:
+        action()
+        return
+    _after_import.actions.append(action)
+    if _after_import not in sys.meta_path:
+        sys.meta_path.insert(0, _after_import)
 
 
 def _lean_function(op: Callable[..., Tensor], member: Member) -> type[torch.autograd.Function]:
@@ -119,11 +162,10 @@ def _full_function(op: Callable[..., Tensor], member: Member) -> type[torch.auto
 
 def _route(
     op: Any, arity: int, lean: type[torch.autograd.Function], full: type[torch.autograd.Function]
-) -> Callable[..., Any]:
+) -> Callable[..., Tensor]:
     lean_apply, full_apply = lean.apply, full.apply
-    lean_direct = super(
-        torch.autograd.Function, lean
-    ).apply  # without the functorch test that call() makes itself
+    # without the test for functorch that call() makes itself
+    lean_direct: Any = super(torch.autograd.Function, lean).apply  # type: ignore[misc]
     direct = op._op  # what op(...) calls, without its Python frame
 
     def call(*args: Any) -> Any:

@@ -159,8 +159,7 @@ def _groups(call: Call, groups: Any) -> int:
         raise ValueError(f"{call.name}: groups must fit in 64 bits, but got groups={groups}")
     if groups <= 0:
         raise RuntimeError(f"{call.name}: non-positive groups is not supported, but got groups={groups}")
-    found: int = groups if isinstance(groups, torch.SymInt) else int(groups)
-    return found
+    return groups if isinstance(groups, torch.SymInt) else int(groups)  # type: ignore[return-value]
 
 
 def _check_ranks(call: Call, input: Tensors, weight: Tensors) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from .. import _core
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _HALVES = (torch.bfloat16, torch.float16)
-_FAULTY_FEATURES = {"amx_tile", "avx512_fp16"}
+_FAULTY_FEATURES = {"amxtile", "avx512fp16"}  # every AMX machine so far has AVX512-FP16 as well
 _NATIVE_LIMIT = 20480  # torch sends N=1 fp32 inputs up to this many channel x row elements past oneDNN
 _ONEDNN_GAIN = 2_000_000  # FLOPs above which oneDNN's fixed cost of about 40 us is repaid (measured)
 
@@ -53,7 +53,7 @@ def run(shape: Shape, input: Tensor, weight: Tensor, bias: Tensor | None, option
     return _function(shape)(input, weight, bias, *options)
 
 
-def _function(shape: Shape) -> Any:
+def _function(shape: Shape) -> Callable[..., Tensor]:
     return (_TRANSPOSE if shape.kind == "transpose" else _CONV)[shape.rank]
 
 
@@ -68,7 +68,8 @@ def _half_dtype(input: Tensor, weight: Tensor) -> torch.dtype | None:
 
 @functools.cache
 def _faulty_machine() -> bool:
-    return not _FAULTY_FEATURES.isdisjoint(_core.cpu_features())
+    features = {name.replace("_", "").replace("-", "") for name in _core.cpu_features()}
+    return not _FAULTY_FEATURES.isdisjoint(features)
 
 
 def trusts_half(shape: Shape) -> bool:
