@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-import torch
-
 from . import report
 from .contenders import VS
 from .environment import cores, environment, load_average
@@ -59,16 +57,26 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     bench = commands.add_parser("bench", help="verify and time kernels against torch")
     bench.add_argument(
-        "what", nargs="*", help="families, files, or one problem line (default: quick, layers of many networks)"
+        "what",
+        nargs="*",
+        help="families, files, or one problem line (default: quick, layers of many networks)",
     )
     bench.add_argument("--goals", action="store_true", help="the cases of the goals, with verdicts")
     bench.add_argument("--pass", dest="passes", type=lambda t: _list(t, PASSES, "pass"), help="fwd,dx,dw")
-    bench.add_argument("--dtype", type=lambda t: _list(t, tuple(DTYPES), "dtype"), help="instead of the lines' own")
+    bench.add_argument(
+        "--dtype", type=lambda t: _list(t, tuple(DTYPES), "dtype"), help="instead of the lines' own"
+    )
     bench.add_argument("--threads", type=_threads, default=_threads("1,all"), help="default: 1,all")
-    bench.add_argument("--vs", type=lambda t: _list(t, VS, "vs"), help=f"{','.join(VS)} (default: default,best)")
-    bench.add_argument("--preset", choices=tuple(PRESETS), default="quick", help="full: more rounds, every rival")
+    bench.add_argument(
+        "--vs", type=lambda t: _list(t, VS, "vs"), help=f"{','.join(VS)} (default: default,best)"
+    )
+    bench.add_argument(
+        "--preset", choices=tuple(PRESETS), default="quick", help="full: more rounds, every rival"
+    )
     bench.add_argument("--json", metavar="FILE", help="write records as JSON lines")
-    commands.add_parser("info", help="versions, processor, kernel rows").add_argument("--json", action="store_true")
+    commands.add_parser("info", help="versions, processor, kernel rows").add_argument(
+        "--json", action="store_true"
+    )
     why = commands.add_parser("explain", help="which kernel row runs a problem, and why")
     why.add_argument("line", nargs="+", help="conv fwd f32 nchw cpu n8 g96 ci1 co1 i56x56 k7x7 ...")
     roofline = commands.add_parser("roofline", help="measure copy bandwidth and peak arithmetic")
@@ -91,7 +99,9 @@ def _entries(options: argparse.Namespace) -> tuple[Entry, ...]:
             entries += load(word)
     if options.dtype:
         entries = [
-            Entry(e.family, e.label, e.problem.in_dtype(DTYPES[word])) for word in options.dtype for e in entries
+            Entry(e.family, e.label, e.problem.in_dtype(DTYPES[word]))
+            for word in options.dtype
+            for e in entries
         ]
     if not entries:
         raise ValueError("nothing to measure: the files hold no problem lines")
@@ -120,7 +130,10 @@ def bench(options: argparse.Namespace, words: Sequence[str]) -> int:
 
         here = environment()
         if here["busy"]:
-            print(f"striate: this machine is busy (load {here['load']:.1f}), times are not reliable", file=sys.stderr)
+            print(
+                f"striate: this machine is busy (load {here['load']:.1f}), times are not reliable",
+                file=sys.stderr,
+            )
         rates = machine(settings.threads)
         keep({"kind": "environment", "command": _command(words), **here, "roofline": rates})
         with report.progress(cases(settings)) as step:

@@ -83,7 +83,9 @@ def _one_dtype(operands: Operands) -> Operands:
 def _other_layout(operands: Operands) -> Operands:
     layout = "nchw" if operands.problem.layout == "nhwc" else "nhwc"
     problem = replace(operands.problem, layout=layout)
-    return replace(operands, problem=problem, x=in_layout(operands.x, layout), g=in_layout(operands.g, layout))
+    return replace(
+        operands, problem=problem, x=in_layout(operands.x, layout), g=in_layout(operands.g, layout)
+    )
 
 
 def _as_2d(operands: Operands) -> Operands:
@@ -180,7 +182,9 @@ def _weight_gradient_as_forward(operands: Operands) -> Call:
     pads, groups = _flat(list(p.pads)), p.batch * p.groups
 
     def call() -> Tensor:
-        image = F.pad(x, pads).reshape(1, groups, *(i + lo + hi for i, (lo, hi) in zip(p.size, p.pads, strict=True)))
+        image = F.pad(x, pads).reshape(
+            1, groups, *(i + lo + hi for i, (lo, hi) in zip(p.size, p.pads, strict=True))
+        )
         image = image.contiguous(memory_format=torch.channels_last)
         filters = g.reshape(groups, 1, *p.output)
         y = F.conv2d(image, filters, stride=p.dilation, dilation=p.stride, groups=groups)

@@ -41,7 +41,9 @@ def overhead() -> list[dict[str, Any]]:
                 mean = sample(call, _CALLS, together=True)[0]
                 if turn:  # the first turn warms up
                     seconds[name].append(mean)
-        times = {n: {"median": statistics.median(s), "min": min(s), "rounds": len(s)} for n, s in seconds.items()}
+        times = {
+            n: {"median": statistics.median(s), "min": min(s), "rounds": len(s)} for n, s in seconds.items()
+        }
         results.append({"mode": mode, "threads": 1, "times": times})
     torch.set_num_threads(before)
     return results

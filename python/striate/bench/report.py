@@ -158,6 +158,7 @@ def roofline_table(rates: Iterable[dict[str, Any]]) -> Table:
     """The machine's reference rates."""
     headers = ("thr", "copy GB/s", "f32 GFLOP/s", "f64 GFLOP/s")
     rows = [
-        (str(r["threads"]), *(f"{r[key] * 1e-9:.1f}" for key in ("copy", "peak_f32", "peak_f64"))) for r in rates
+        (str(r["threads"]), *(f"{r[key] * 1e-9:.1f}" for key in ("copy", "peak_f32", "peak_f64")))
+        for r in rates
     ]
     return Table("Roofline: copying 64 MiB (read + written), matrix product", headers, rows)

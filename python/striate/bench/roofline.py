@@ -7,7 +7,7 @@ Bandwidth counts bytes read plus bytes written.
 from __future__ import annotations
 
 import time
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def _threads(count: int) -> None:
         torch.set_num_threads(count)
 
 
-@lru_cache(maxsize=None)
+@cache
 def copy_bandwidth(threads: int, size: int = REFERENCE_BYTES) -> float:
     """Bytes per second, read and written, of copying ``size`` bytes."""
     _threads(threads)
@@ -47,7 +47,7 @@ def copy_bandwidth(threads: int, size: int = REFERENCE_BYTES) -> float:
     return _best(lambda: target.copy_(source), 2 * size)
 
 
-@lru_cache(maxsize=None)
+@cache
 def peak(threads: int, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a square matrix product in ``dtype``."""
     _threads(threads)

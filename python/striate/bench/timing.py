@@ -101,6 +101,9 @@ class _Turn:
             self.guess = self.timing.first = self.contender.sample(1, together=False)[0]
             if self.guess < SLOW_SECONDS:
                 self.guess = min(self.contender.sample(2, together=False))
+            elif self.guess > max(self.budget, 4 * SLOW_SECONDS):
+                # Nothing that happens once takes a share of so long a call: it counts as a round.
+                self.timing.rounds, self.timing.calls, self.done = [self.guess], 1, True
         except (OSError, RuntimeError, ValueError) as error:
             # The first line of what torch says: the rest is a stack of its own.
             self.timing.fault, self.done = str(error).splitlines()[0], True
@@ -115,7 +118,7 @@ class _Turn:
         self.timing.rounds.append(statistics.median(seconds))
         self.timing.calls += calls
         self.spent += calls * statistics.fmean(seconds)
-        enough = 1 if self.guess > 4 * SLOW_SECONDS else 2 if self.guess > SLOW_SECONDS else 3
+        enough = 1 if self.guess > SLOW_SECONDS else 3
         rounds = len(self.timing.rounds)
         self.done = rounds >= MOST_ROUNDS or (rounds >= enough and self.spent >= self.budget)
 
@@ -123,8 +126,8 @@ class _Turn:
 def race(contenders: Mapping[str, Contender], budget: float) -> dict[str, Timing]:
     """Time contenders in turns A B C A B C ... within about ``budget`` seconds.
 
-    Each may use an equal share; a contender too slow for its share still runs once to three times after its
-    warm-up. One that fails or does not return has a ``fault`` instead of times.
+    Each may use an equal share; a contender too slow for its share still
+    runs one to three rounds. One that fails or does not return has a ``fault`` instead of times.
     """
     turns = {name: _Turn(contender, budget / len(contenders)) for name, contender in contenders.items()}
     for turn in turns.values():
