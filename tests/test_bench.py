@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import os
@@ -298,7 +297,7 @@ def test_explain_and_info(capsys):
 def test_tables_are_plain_without_rich(monkeypatch, capsys):
     table = report.Table("title", ("<name", "number"), [("a", "1"), ("long", "22")])
     assert table.plain().splitlines() == ["title", "name  number", "a          1", "long      22"]
-    monkeypatch.setattr(io.StringIO, "isatty", lambda self: True, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     report.show(table)
     assert "long      22" in capsys.readouterr().out

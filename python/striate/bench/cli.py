@@ -12,7 +12,7 @@ from typing import Any
 
 from . import report
 from .contenders import VS
-from .environment import cores, environment, load_average
+from .environment import cores, environment, load_average, others
 from .goals import verdicts
 from .info import explain, info
 from .overhead import overhead
@@ -22,7 +22,7 @@ from .roofline import machine
 from .runner import Settings, cases, measure
 
 # Seconds for the timing of all cases, and seconds to wait for a baseline that may never return.
-PRESETS = {"quick": (75.0, 5.0), "full": (3600.0, 20.0)}
+PRESETS = {"quick": (60.0, 5.0), "full": (3600.0, 20.0)}
 
 NOTE = """\
 Verified: every element equals the float64 result of the same operands, before anything is timed.
@@ -131,7 +131,7 @@ def bench(options: argparse.Namespace, words: Sequence[str]) -> int:
         here = environment()
         if here["busy"]:
             print(
-                f"striate: this machine is busy (load {here['load']:.1f}), times are not reliable",
+                f"striate: this machine is busy ({here['others']:g} other processes run), times are not reliable",
                 file=sys.stderr,
             )
         rates = machine(settings.threads)
@@ -145,7 +145,7 @@ def bench(options: argparse.Namespace, words: Sequence[str]) -> int:
                 keep({"kind": "overhead", **record})
         for record in list(verdicts(records)) if "goals" in {e.family for e in settings.entries} else []:
             keep(record)
-        keep({"kind": "end", "seconds": time.monotonic() - start, "load": load_average()})
+        keep({"kind": "end", "seconds": time.monotonic() - start, "others": others(), "load": load_average()})
     _print(records)
     return 1 if any(r["kind"] == "case" and r["fault"] for r in records) else 0
 

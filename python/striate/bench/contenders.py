@@ -199,9 +199,10 @@ def _by_fft(operands: Operands) -> Call:
     reach = [d * (k - 1) + 1 for d, k in zip(p.dilation, p.kernel, strict=True)]
     length = [_fast(i + lo + hi + r) for i, (lo, hi), r in zip(p.size, p.pads, reach, strict=True)]
     dims, pads = list(range(2, 2 + p.rank)), _flat(list(p.pads))
-    taps = tuple(slice(0, r, d) for r, d in zip(reach, p.dilation, strict=True))
-    window = tuple(slice(0, o) for o in p.output)
-    rows = tuple(slice(lo, lo + i) for i, (lo, _) in zip(p.size, p.pads, strict=True))
+    whole = (slice(None), slice(None))
+    taps = (*whole, *(slice(0, r, d) for r, d in zip(reach, p.dilation, strict=True)))
+    window = (*whole, *(slice(0, o) for o in p.output))
+    rows = (*whole, *(slice(lo, lo + i) for i, (lo, _) in zip(p.size, p.pads, strict=True)))
     rfft, irfft = torch.fft.rfftn, torch.fft.irfftn
 
     def spectrum(tensor: Tensor) -> Tensor:
@@ -209,19 +210,19 @@ def _by_fft(operands: Operands) -> Call:
 
     def filters() -> Tensor:
         sparse = w.new_zeros((1, w.shape[0], *reach))
-        sparse[(slice(None), slice(None), *taps)] = w.squeeze(1)
+        sparse[taps] = w.squeeze(1)
         return spectrum(sparse)
 
     def forward() -> Tensor:
         y = irfft(spectrum(F.pad(x, pads)) * filters().conj(), length, dims)
-        return y[(slice(None), slice(None), *window)]
+        return y[window]
 
     def input_gradient() -> Tensor:
-        return irfft(spectrum(g) * filters(), length, dims)[(slice(None), slice(None), *rows)]
+        return irfft(spectrum(g) * filters(), length, dims)[rows]
 
     def weight_gradient() -> Tensor:
         product = (spectrum(F.pad(x, pads)) * spectrum(g).conj()).sum(0, keepdim=True)
-        return irfft(product, length, dims)[(0, slice(None), *taps)].unsqueeze(1)
+        return irfft(product, length, dims)[taps].transpose(0, 1)
 
     return {"fwd": forward, "dx": input_gradient, "dw": weight_gradient}[p.pass_]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+import statistics
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,22 @@ def load_average() -> float | None:
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
+def others() -> float | None:
+    """Other processes running at this moment: median of a few looks."""
+    looks = []
+    for _ in range(9):
+        try:
+            running = Path("/proc/loadavg").read_text().split()[3].split("/")[0]
+        except (OSError, IndexError):
+            return None
+        looks.append(int(running) - 1)
+        time.sleep(0.03)
+    return statistics.median(looks)
+
+
 def environment() -> dict[str, Any]:
     """Versions, processor, threads and whatever variables change how fast things run."""
-    load = load_average()
+    running = others()
     return {
         "striate": striate.__version__,
         "commit": commit(),
@@ -80,6 +95,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "route": striate._route,
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_TELLING)},
-        "load": load,
-        "busy": load is not None and load > 0.5 * cores(),
+        "load": load_average(),
+        "others": running,
+        "busy": running is not None and 2 * running >= cores(),
     }

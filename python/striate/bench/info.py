@@ -22,7 +22,7 @@ def cuda() -> str:
 def info() -> dict[str, Any]:
     """Print what striate runs on and every kernel row; returns what was printed."""
     facts = environment() | {"cuda": cuda()}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, value in facts.items():
         if isinstance(value, dict):
             value = " ".join(f"{k}={v}" for k, v in value.items()) or "none set"
@@ -44,5 +44,5 @@ def explain(line: str) -> dict[str, Any]:
     print(f"workspace  {found['workspace']} bytes")
     print(f"cost       {problem.macs} multiply-adds, {problem.bytes} bytes\n")
     if found["refusals"]:
-        show(Table("Refused by", ("<row", "<because"), [(row, why) for row, why in found["refusals"]]))
+        show(Table("Refused by", ("<row", "<because"), [*found["refusals"]]))
     return {**found, "macs": problem.macs, "bytes": problem.bytes}

@@ -103,7 +103,18 @@ def _times(value: float | None) -> str:
     return f"{value:.0f}x" if value >= 99.5 else f"{value:.3g}x" if value >= 10 else f"{value:.2f}x"
 
 
-_HEADERS = ("<problem", "<pass", "<dtype", "thr", "<row", "ms", "min ms", "torch ms", "best ms", "<best path")
+_HEADERS: tuple[str, ...] = (
+    "<problem",
+    "<pass",
+    "<dtype",
+    "thr",
+    "<row",
+    "ms",
+    "min ms",
+    "torch ms",
+    "best ms",
+    "<best path",
+)
 _HEADERS += ("x torch", "x best", "GFLOP/s", "GB/s", "roof", "<bound")
 
 
@@ -137,7 +148,7 @@ def case_table(title: str, cases: Iterable[dict[str, Any]]) -> Table:
 def goal_table(goals: Iterable[dict[str, Any]]) -> Table:
     """Goals, what was measured, and the verdict."""
     headers = ("<case", "<pass", "thr", "<goal", "measured", "<verdict", "<note")
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for goal in goals:
         measured = "-" if goal["measured"] is None else f"{goal['measured']:.3g}"
         head = (goal["case"], goal["pass"], str(goal["threads"]), goal["goal"], measured)

@@ -118,7 +118,7 @@ class _Turn:
         self.timing.rounds.append(statistics.median(seconds))
         self.timing.calls += calls
         self.spent += calls * statistics.fmean(seconds)
-        enough = 1 if self.guess > SLOW_SECONDS else 3
+        enough = 1 if self.guess > SLOW_SECONDS / 5 else 3
         rounds = len(self.timing.rounds)
         self.done = rounds >= MOST_ROUNDS or (rounds >= enough and self.spent >= self.budget)
 
@@ -126,8 +126,8 @@ class _Turn:
 def race(contenders: Mapping[str, Contender], budget: float) -> dict[str, Timing]:
     """Time contenders in turns A B C A B C ... within about ``budget`` seconds.
 
-    Each may use an equal share; a contender too slow for its share still
-    runs one to three rounds. One that fails or does not return has a ``fault`` instead of times.
+    Each may use an equal share; a contender too slow for its share still runs one
+    to three rounds. One that fails or does not return has a ``fault`` instead of times.
     """
     turns = {name: _Turn(contender, budget / len(contenders)) for name, contender in contenders.items()}
     for turn in turns.values():
