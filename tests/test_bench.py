@@ -303,6 +303,25 @@ def test_tables_are_plain_without_rich(monkeypatch, capsys):
     assert "long      22" in capsys.readouterr().out
 
 
+def test_a_narrow_terminal_gets_fewer_columns():
+    table = report.Table("", ("<name", "wide", "number"), [("a", "x" * 30, "1")], spare=("wide",))
+    assert table.fitted(80) is table
+    assert table.fitted(20).headers == ("<name", "number")
+
+
+def test_a_baseline_whose_process_ends_is_reported():
+    child = Child(limit=60)
+    remote = Remote(child, TINY[0].replace("f32", "bf16"), "torch", 1)
+    assert remote.sample(1, together=False)[0] > 0
+    child._process.kill()
+    child._process.wait()
+    with pytest.raises(TimeoutError, match="process ended"):
+        remote.sample(1, together=False)
+    other = Remote(child, TINY[3].replace("f32", "f16"), "torch", 1)
+    assert other.sample(2, together=False)[1] > 0
+    child.close()
+
+
 def test_it_is_a_module():
     command = [sys.executable, "-m", "striate.bench", "roofline", "--threads", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)

@@ -37,14 +37,14 @@ class Child:
             raise TimeoutError(self._lost[key])
         process = self._process or self._start()
         assert process.stdin is not None
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
         try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
             answer = self._read(self.limit)
         except TimeoutError:
             self._lost[key] = f"> {self.limit:g} s"
-        except ConnectionError:
-            self._lost[key] = "did not return: process ended"
+        except OSError:
+            self._lost[key] = "did not return: its process ended"
         if key in self._lost:
             self.close()
             raise TimeoutError(self._lost[key])

@@ -18,6 +18,23 @@ class Table:
     title: str
     headers: tuple[str, ...]
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    spare: tuple[str, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest line."""
+        return max(map(len, self.plain().splitlines()))
+
+    def fitted(self, width: int) -> Table:
+        """The table without as many of its ``spare`` columns, in their order, as ``width`` demands."""
+        table = self
+        for header in self.spare:
+            if table.width <= width:
+                break
+            at = table.headers.index(header)
+            headers, *rows = ((*row[:at], *row[at + 1 :]) for row in (table.headers, *table.rows))
+            table = Table(table.title, headers, rows)
+        return table
 
     def plain(self) -> str:
         """The table as text."""
@@ -47,7 +64,9 @@ def _console(stream: Any) -> Any:
 def show(table: Table) -> None:
     """Print a table to standard output."""
     console = _console(sys.stdout)
-    if console is None or console.width < max(map(len, table.plain().splitlines())):
+    if console is not None:
+        table = table.fitted(console.width - 2)
+    if console is None or console.width < table.width:
         print(table.plain(), end="\n\n")
         return
     from rich import box
@@ -72,9 +91,10 @@ def progress(total: int) -> Iterator[Step]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("measuring", total=total)
-        yield lambda text: bar.update(task, advance=1, description=text.ljust(44)[:44])
+    # Drawn only between cases: a thread that redraws by itself would disturb the timing.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("measuring".ljust(44), total=total)
+        yield lambda text: bar.update(task, advance=1, description=text.ljust(44)[:44], refresh=True)
 
 
 def _lines(total: int) -> Step:
@@ -116,6 +136,8 @@ _HEADERS: tuple[str, ...] = (
     "<best path",
 )
 _HEADERS += ("x torch", "x best", "GFLOP/s", "GB/s", "roof", "<bound")
+# What a narrow terminal can do without; the records have it all.
+_SPARE = ("min ms", "<bound", "GB/s", "best ms", "torch ms")
 
 
 def case_row(case: dict[str, Any]) -> tuple[str, ...]:
@@ -142,7 +164,7 @@ def case_row(case: dict[str, Any]) -> tuple[str, ...]:
 
 def case_table(title: str, cases: Iterable[dict[str, Any]]) -> Table:
     """Cases as a table."""
-    return Table(title, _HEADERS, [case_row(case) for case in cases])
+    return Table(title, _HEADERS, [case_row(case) for case in cases], spare=_SPARE)
 
 
 def goal_table(goals: Iterable[dict[str, Any]]) -> Table:
