@@ -65,8 +65,9 @@ def show(table: Table) -> None:
     """Print a table to standard output."""
     console = _console(sys.stdout)
     if console is not None:
-        table = table.fitted(console.width - 2)
-    if console is None or console.width < table.width:
+        # Rules between columns take one more character each than the spaces of plain text.
+        table = table.fitted(console.width - len(table.headers) - 1)
+    if console is None or console.width < table.width + len(table.headers) + 1:
         print(table.plain(), end="\n\n")
         return
     from rich import box
