@@ -1,0 +1,12 @@
+//! The three doors of striate: torch's dispatcher ([`torch`]), a torch-free C interface ([`capi`]) and the Python
+//! module `striate._core` ([`py`]). No panic and no C++ exception crosses a door unhandled.
+
+mod capi;
+mod handles;
+mod launch;
+mod own_pool;
+mod py;
+mod request;
+mod torch;
+mod torch_pool;
+mod torch_stable;

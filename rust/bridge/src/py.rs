@@ -1,0 +1,139 @@
+//! The Python module `striate._core`.
+
+use crate::launch::{Addresses, Failure, guarded, parse, run_line};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use striate_core::kernel::Kernel;
+use striate_core::{DType, Device, Pass, Problem};
+use striate_plan::table;
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> PyErr {
+        match failure {
+            Failure::Input(text) => PyValueError::new_err(text),
+            Failure::Run(text) => PyRuntimeError::new_err(text),
+        }
+    }
+}
+
+/// Registers the CPU kernels of the three operators with the libtorch_cpu at a path, which torch has loaded.
+#[pyfunction]
+fn register(libtorch_path: std::path::PathBuf) -> PyResult<()> {
+    Ok(guarded(|| crate::torch::register(&libtorch_path).map_err(Failure::Run))?)
+}
+
+/// Storage types a row takes, asked with depthwise problems of its own passes and layouts.
+fn dtypes_of(row: &Kernel, device: Device) -> Vec<&'static str> {
+    let shapes = ["i40x40 k3x3 s1x1 d1x1 p1+1x1+1", "i40x40 k7x7 s1x1 d1x1 p3+3x3+3", "i80 k31 s1 d1 p15+15"];
+    let takes = |dtype: DType| {
+        shapes.iter().any(|shape| {
+            let line = format!("conv fwd {} nchw {} n2 g32 ci1 co1 {shape}", dtype.name(), device.name());
+            let problem: Problem = line.parse().expect("a fixed line of the grammar");
+            row.passes.iter().any(|&pass| {
+                row.layouts.iter().any(|&layout| (row.supports)(&Problem { pass, layout, ..problem }).is_ok())
+            })
+        })
+    };
+    DType::ALL.into_iter().filter(|&dtype| takes(dtype)).map(DType::name).collect()
+}
+
+fn pass_name(pass: Pass) -> &'static str {
+    match pass {
+        Pass::Fwd => "fwd",
+        Pass::Dx => "dx",
+        Pass::Dw => "dw",
+    }
+}
+
+/// The kernel tables, a dict per row, in order of preference.
+#[pyfunction]
+fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let rows = PyList::empty(py);
+    for device in [Device::Cpu, Device::Cuda] {
+        for row in table(device) {
+            let entry = PyDict::new(py);
+            entry.set_item("name", row.name)?;
+            entry.set_item("op", row.op)?;
+            entry.set_item("passes", row.passes.iter().map(|&pass| pass_name(pass)).collect::<Vec<_>>())?;
+            entry.set_item("dtypes", dtypes_of(row, device))?;
+            entry.set_item("layouts", row.layouts.iter().map(|layout| layout.name()).collect::<Vec<_>>())?;
+            entry.set_item("device", device.name())?;
+            entry.set_item("isa", row.isa)?;
+            // Every program promises the same bits for any number of threads (striate_core::kernel::Program).
+            entry.set_item("deterministic", true)?;
+            entry.set_item("available", (row.available)())?;
+            entry.set_item("note", row.note)?;
+            rows.append(entry)?;
+        }
+    }
+    Ok(rows)
+}
+
+/// Which row a problem line runs on, why the rows before it refused, and its workspace in bytes.
+#[pyfunction]
+fn explain<'py>(py: Python<'py>, line: &str) -> PyResult<Bound<'py, PyDict>> {
+    let plan = guarded(|| {
+        let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
+        striate_plan::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))
+    })?;
+    let width = crate::torch_stable::loaded().map_or(1, |shim| shim.threads());
+    let entry = PyDict::new(py);
+    entry.set_item("problem", plan.problem.to_string())?;
+    entry.set_item("row", plan.row.name)?;
+    entry.set_item("refusals", plan.refusals.clone())?;
+    entry.set_item("workspace", plan.program.workspace(width))?;
+    Ok(entry)
+}
+
+/// Allows the rows whose names match, forbids them with a leading `-`; `None` goes back to STRIATE_KERNELS.
+#[pyfunction]
+#[pyo3(signature = (pattern))]
+fn set_kernels(pattern: Option<&str>) -> PyResult<()> {
+    Ok(guarded(|| striate_plan::set_filter(pattern).map_err(Failure::Input))?)
+}
+
+/// Runs a problem line on the addresses of dense tensors; the caller answers for them. The GIL is released.
+#[pyfunction]
+fn run(py: Python<'_>, line: &str, out: usize, a: usize, b: usize, bias: usize, workers: i64) -> PyResult<()> {
+    let at = Addresses { first: a, second: b, bias, out };
+    // SAFETY: that the addresses are those of such tensors is the Python caller's duty, as the stub file says.
+    Ok(py.detach(|| guarded(|| unsafe { run_line(line, at, workers) }))?)
+}
+
+/// Instruction sets of this processor that kernels may use.
+#[pyfunction]
+fn cpu_features() -> Vec<&'static str> {
+    #[allow(unused_mut)]
+    let mut found = Vec::new();
+    #[cfg(target_arch = "x86_64")]
+    {
+        macro_rules! collect {
+            ($($name:tt)*) => { $(if std::arch::is_x86_feature_detected!($name) { found.push($name); })* };
+        }
+        collect!("sse4.2" "avx" "f16c" "avx2" "fma" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512bf16" "avx512fp16");
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        macro_rules! collect {
+            ($($name:tt)*) => { $(if std::arch::is_aarch64_feature_detected!($name) { found.push($name); })* };
+        }
+        collect!("neon" "fp16" "bf16" "sve");
+    }
+    found
+}
+
+/// The Rust core of striate.
+#[pymodule(gil_used = false)]
+mod _core {
+    use super::PyResult;
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::{cpu_features, explain, kernels, register, run, set_kernels};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("version", env!("CARGO_PKG_VERSION"))
+    }
+}
