@@ -27,6 +27,11 @@ impl Cut {
         }
         cut
     }
+
+    /// Box positions along an axis that are inside the tensor; all of them for no axis.
+    pub fn real(&self, axis: Option<usize>) -> std::ops::Range<usize> {
+        axis.map_or(0..usize::MAX, |a| self.first[a].1..self.first[a].1 + self.count[a])
+    }
 }
 
 /// Copies one channel (or `lanes` channels) of a sample into a box whose padding is already zero.

@@ -13,7 +13,7 @@ use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Accumulator, Operands, Pool, Problem, Program, Scalar, with_scalar};
 use striate_simd::gather::{Gather, LINES, Offsets, Step};
-use striate_simd::rows::{Block, reduce, widen};
+use striate_simd::rows::{Block, prefetch, reduce, widen};
 use striate_simd::{Convert, Simd};
 
 /// Parts that keep a few threads evenly busy.
@@ -39,6 +39,7 @@ struct Grad {
 pub struct Weigh<S: Scalar, I> {
     problem: Problem,
     lanes: Lanes,
+    mode: Mode,
     tracks: [Track; 3],
     bands: Bands,
     kinds: Vec<BandKind<S::Acc, I>>,
@@ -65,9 +66,11 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
         let units = bands.count() * problem.geometry.batch() as usize;
         let splits = PARTS.div_ceil(items.max(1)).clamp(1, units.max(1));
+        let mode = Mode::choose(&tracks, lanes, width);
         let mut made = Weigh {
             problem: *problem,
             lanes,
+            mode,
             tracks,
             bands,
             kinds: Vec::new(),
@@ -79,7 +82,6 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             isa,
             stored: PhantomData,
         };
-        let mode = Mode::choose(&made.tracks, lanes, width);
         made.kinds = made.bands.sizes().into_iter().map(|size| made.kind(mode, size)).collect();
         made.order = made.sum_order(mode);
         made
@@ -159,6 +161,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             let source = channel / self.problem.geometry.c_out() as usize;
             let sample = &input[n * self.input.sample + source * self.input.channel..];
             load(self.isa, (&kind.frame, &cut), &self.input, (self.lanes, lanes), sample, src);
+            self.ahead(unit + 1..to, (channel, source), grad, input);
             let lines = &grad[n * self.grad.sample + channel * self.grad.channel + self.grad.at(start)..];
             let lines = match S::as_accumulators(lines).filter(|_| self.direct) {
                 Some(lines) => lines,
@@ -168,9 +171,31 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 }
             };
             let cap = if self.lanes == Lanes::Channels { lanes } else { usize::MAX };
-            kind.gather.run(self.isa, lines, src, sums, cap);
+            kind.gather.run(self.isa, (lines, src), sums, cap, cut.real(self.shared()));
         }
         self.finish(sums, lanes, part.out);
+    }
+
+    /// Asks for the memory of the next unit while this one is worked on.
+    fn ahead(&self, next: std::ops::Range<usize>, (channel, source): (usize, usize), grad: &[S], input: &[S]) {
+        let batch = self.problem.geometry.batch() as usize;
+        if self.lanes == Lanes::Width && self.bands.count() == 1 && !next.is_empty() && self.grad.axis[2] == 1 {
+            let plane = |strides: &Strides, n: usize, channel: usize| {
+                let from = n % batch * strides.sample + channel * strides.channel;
+                from..from + strides.channel
+            };
+            prefetch(self.isa, &grad[plane(&self.grad, next.start, channel)]);
+            prefetch(self.isa, &input[plane(&self.input, next.start, source)]);
+        }
+    }
+
+    /// Axis of the shared direction, or none where it is not a whole axis.
+    fn shared(&self) -> Option<usize> {
+        match self.mode {
+            Mode::Rows => Some(1),
+            Mode::Columns => None,
+            Mode::Pixels(axis) => Some(axis),
+        }
     }
 
     /// Copies a band of the output gradient.
@@ -287,13 +312,17 @@ fn steps<A: Accumulator, I: Simd<A>>(
                     let whole = j + (LINES - 1) * class < size[shared] && lanes((LINES - 1) * class) == lanes(0);
                     let lines = if whole && share <= 2 { LINES } else { 1 };
                     let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
-                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes: lanes(0) });
+                    let line = j * sweep.src_step as usize;
+                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes: lanes(0), line });
                     j += lines * class;
                 }
             }
         }
     }
-    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps }
+    // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
+    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(LINES) } else { usize::MAX };
+    let reach = (sweep.reach_step as usize, (LINES - 1) * class * sweep.src_step as usize);
+    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
 }
 
 impl<S: Scalar, I: Convert<S>> Program for Weigh<S, I> {
