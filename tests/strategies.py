@@ -237,8 +237,7 @@ def row_of(problem: Depthwise, pass_: str, first: Tensor) -> str:
     return _core.explain(problem.line(pass_, layout_word(first)))["row"]
 
 
-def poison_allocator() -> None:
-    """Leave NaN in the blocks that torch's allocator hands out next."""
-    for size in (64, 256, 1024, 4096, 16_384, 65_536, 262_144, 1_048_576):
-        held = [poisoned((size,), F32) for _ in range(3)]
-        del held
+def poison_allocator(largest: int = 1 << 16) -> None:
+    """Leave NaN in the blocks, of up to so many numbers, that torch's allocator hands out next."""
+    held = [poisoned((largest >> shift,), F32) for shift in range(0, 12, 2) for _ in range(2)]
+    del held

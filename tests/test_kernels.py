@@ -169,7 +169,7 @@ def test_bits_depend_on_neither_run_nor_threads(row: str, last: bool) -> None:
             first = three_passes(problem, operands)
             for count in (1, 2, 7):
                 torch.set_num_threads(count)
-                poison_allocator()
+                poison_allocator(1 << 21)
                 again = three_passes(problem, operands)
                 for name, a, c in zip(("y", "dx", "dw"), first, again, strict=False):
                     assert torch.equal(a, c), f"{name} of {problem} by {row} on {count} threads"
@@ -192,7 +192,7 @@ def test_threads_share_large_problems_exactly(last: bool) -> None:
         operands = problem.operands()
         if last:
             operands = tuple(t if t.dim() == 1 else channels_last(t) for t in operands)
-        poison_allocator()
+        poison_allocator(1 << 21)
         for got, true in zip(three_passes(problem, operands), true_passes(problem, operands), strict=True):
             assert_equal(got, true, str(problem))
 
