@@ -34,11 +34,11 @@ SMALL = Depthwise(2, 9, 2, (8, 17), (3, 5), (1, 2), (1, 1), ((1, 1), (2, 2)))
 SHARED = Depthwise(4, 64, 1, (40, 40), (5, 5), (1, 1), (1, 1), ((2, 2), (2, 2)))
 
 
-def passes(problem: Depthwise, operands: tuple[Tensor, ...]) -> list[Tensor]:
-    x, w, b, g = operands
-    x, w, b = (t.detach().requires_grad_() for t in (x, w, b))
-    y = problem.run(x, w, b)
-    return [y.detach(), *torch.autograd.grad(y, (x, w, b), g)]
+def passes(problem: Depthwise, operands: tuple[Tensor | None, ...]) -> list[Tensor]:
+    *leaves, g = operands
+    leaves = [None if t is None else t.detach().requires_grad_() for t in leaves]
+    y = problem.run(*leaves)
+    return [y.detach(), *torch.autograd.grad(y, [t for t in leaves if t is not None], g)]
 
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:
@@ -206,7 +206,7 @@ def test_set_num_threads_may_change_at_any_time() -> None:
 # --------------------------------------------------------------------------------------------------- forks
 
 
-def _fork(operands: tuple[Tensor, ...], wanted: list[Tensor], count: int = 3) -> None:
+def _fork(operands: tuple[Tensor | None, ...], wanted: list[bytes], count: int = 3) -> None:
     """Forked children, one after the other, must come to the same bits within ten seconds each."""
     for _ in range(count):
         pid = os.fork()
@@ -228,11 +228,11 @@ def bits(tensors: list[Tensor]) -> list[bytes]:
     return [t.numpy().tobytes() for t in tensors]
 
 
-def _wanted() -> tuple[tuple[Tensor, ...], list[bytes]]:
+def _wanted(with_bias: bool = True) -> tuple[tuple[Tensor | None, ...], list[bytes]]:
     """Operands that need copies, and the result from a process of its own, so that this one stays unused."""
     torch.set_num_threads(1)
     x, w, b, g = SHARED.operands(normals)
-    operands = (x.transpose(2, 3), w.transpose(2, 3), b, g.transpose(2, 3))
+    operands = (x.transpose(2, 3), w.transpose(2, 3), b if with_bias else None, g.transpose(2, 3))
     reading, writing = os.pipe()
     if os.fork() == 0:
         with os.fdopen(writing, "wb") as pipe:
@@ -250,11 +250,18 @@ def fork_before_use() -> None:
 
 
 def fork_after_use() -> None:
-    operands, wanted = _wanted()
+    operands, wanted = _wanted(with_bias=False)
     torch.set_num_threads(2)
     assert bits(passes(SHARED, operands)) == wanted
     _fork(operands, wanted)
     assert bits(passes(SHARED, operands)) == wanted
+
+
+def fork_after_use_with_bias() -> None:
+    operands, wanted = _wanted()
+    torch.set_num_threads(2)
+    assert bits(passes(SHARED, operands)) == wanted
+    _fork(operands, wanted)
 
 
 def fork_during_use() -> None:
@@ -285,9 +292,9 @@ def fork_during_use() -> None:
     assert not failures, failures
 
 
-@pytest.mark.parametrize("when", ["before", "after", "during"])
+@pytest.mark.parametrize("when", ["before_use", "after_use", "after_use_with_bias", "during_use"])
 def test_fork(when: str) -> None:
-    child(f"fork_{when}_use", module="test_contract")
+    child(f"fork_{when}", module="test_contract")
 
 
 class Dataset(torch.utils.data.Dataset):
