@@ -87,7 +87,7 @@ def test_integers_come_out_exactly(row: str) -> None:
 
 
 @every_row
-def test_real_numbers_stay_within_rounding(row: str, record_property: pytest.RecordProperty) -> None:
+def test_real_numbers_stay_within_rounding(row: str) -> None:
     worst: dict[str, float] = {}
 
     @given(problems(row), seeds, st.booleans())
@@ -110,7 +110,8 @@ def test_real_numbers_stay_within_rounding(row: str, record_property: pytest.Rec
         check()
     # An error of nothing at all would mean that nothing was compared.
     assert all(0 < ratio <= 1 for ratio in worst.values()) and len(worst) == 3
-    record_property("worst error / bound", {name: round(ratio, 3) for name, ratio in worst.items()})
+    # The figure to publish: `pytest -rP -k rounding` shows it.
+    print(row, "worst error / bound", {name: round(ratio, 3) for name, ratio in worst.items()})
 
 
 def test_the_bound_would_notice_a_lost_tap() -> None:
