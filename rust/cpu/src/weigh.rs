@@ -12,7 +12,7 @@ use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Accumulator, Operands, Pool, Problem, Program, Scalar, with_scalar};
-use striate_simd::gather::{Gather, LINES, Offsets, Step};
+use striate_simd::gather::{Gather, Offsets, Step, line_counts};
 use striate_simd::rows::{Block, prefetch, reduce, widen};
 use striate_simd::{Convert, Simd};
 
@@ -322,25 +322,36 @@ fn steps<A: Accumulator, I: Simd<A>>(
                 while j < size[shared] {
                     let mut position = [0; 3];
                     (position[rest[0]], position[rest[1]], position[shared]) = (a, b, j);
-                    let lanes = |ahead: usize| match lane_axis {
-                        Some(axis) => {
-                            (size[axis] - position[axis] - if axis == shared { ahead } else { 0 }).min(I::LANES)
-                        }
-                        None => I::LANES,
+                    // A last vector that is short starts earlier and leaves out what the one before it had.
+                    let left = lane_axis.map_or(I::LANES, |axis| size[axis] - position[axis]);
+                    let short = lane_axis.filter(|&axis| left < I::LANES && size[axis] >= I::LANES);
+                    let lanes = if let Some(axis) = short {
+                        position[axis] -= I::LANES - left;
+                        (I::LANES - left, I::LANES)
+                    } else {
+                        (0, left.min(I::LANES))
                     };
-                    let whole = j + (LINES - 1) * class < size[shared] && lanes((LINES - 1) * class) == lanes(0);
-                    let lines = if whole && share <= 2 { LINES } else { 1 };
+                    let fits = |lines: usize| match (lane_axis, lines) {
+                        (_, 1) => true,
+                        _ if share > 2 => false,
+                        // Lines along the lanes must all be whole vectors.
+                        (Some(axis), _) if axis == shared => lines * I::LANES <= left,
+                        _ => j + (lines - 1) * class < size[shared],
+                    };
+                    let counts = line_counts(I::REGISTERS);
+                    let lines = counts.iter().copied().find(|&lines| fits(lines)).expect("one line always fits");
                     let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
                     let line = j * sweep.src_step as usize;
-                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes: lanes(0), line });
+                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes, line });
                     j += lines * class;
                 }
             }
         }
     }
     // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
-    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(LINES) } else { usize::MAX };
-    let reach = (sweep.reach_step as usize, (LINES - 1) * class * sweep.src_step as usize);
+    let most = line_counts(I::REGISTERS)[0];
+    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(most) } else { usize::MAX };
+    let reach = (sweep.reach_step as usize, (most - 1) * class * sweep.src_step as usize);
     Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
 }
 

@@ -266,7 +266,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                     let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
                     // SAFETY: inside the destination reach that `run` asserted.
                     acc[if N < R { N } else { 0 }] =
-                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(lanes)) };
+                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(0, lanes)) };
                 }
             });
         }
@@ -295,7 +295,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 // SAFETY: inside the destination reach that `run` asserted.
                 unsafe {
                     let to = self.dst.add(tile.dst + N * offsets.dst_pitch);
-                    if lanes >= I::LANES { isa.store(to, v) } else { isa.store_masked(to, v, isa.mask(lanes)) }
+                    if lanes >= I::LANES { isa.store(to, v) } else { isa.store_masked(to, v, isa.mask(0, lanes)) }
                 }
             }
         });

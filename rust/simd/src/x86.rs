@@ -33,7 +33,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         // SAFETY: a hint; it never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
@@ -58,7 +58,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         // SAFETY: a hint; it never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
@@ -93,9 +93,9 @@ macro_rules! simd {
                 unsafe { $sum(v) }
             }
             #[inline(always)]
-            fn mask(self, lanes: usize) -> $m {
+            fn mask(self, from: usize, to: usize) -> $m {
                 // SAFETY: the token proves the features.
-                unsafe { $mask(lanes) }
+                unsafe { $mask(from, to) }
             }
             #[inline(always)]
             unsafe fn load(self, from: *const $acc) -> $v {
@@ -177,16 +177,16 @@ unsafe fn sum4(v: __m256d) -> f64 {
 
 simd!(Avx512, f32, __m512, __mmask16, 16, 32,
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
-    sum: |v| _mm512_reduce_add_ps(v), mask: |n| bits16(n));
+    sum: |v| _mm512_reduce_add_ps(v), mask: |from, to| bits16(to) & !bits16(from));
 simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
     _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
-    sum: |v| _mm512_reduce_add_pd(v), mask: |n| bits8(n));
+    sum: |v| _mm512_reduce_add_pd(v), mask: |from, to| bits8(to) & !bits8(from));
 simd!(Avx2, f32, __m256, __m256i, 8, 16,
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
-    sum: |v| sum8(v), mask: |n| mask8(n));
+    sum: |v| sum8(v), mask: |from, to| _mm256_andnot_si256(mask8(from), mask8(to)));
 simd!(Avx2, f64, __m256d, __m256i, 4, 16,
     _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_maskload_pd _mm256_maskstore_pd,
-    sum: |v| sum4(v), mask: |n| mask4(n));
+    sum: |v| sum4(v), mask: |from, to| _mm256_andnot_si256(mask4(from), mask4(to)));
 
 /// Implements [`Convert`] of a type that is its own accumulator.
 macro_rules! identity {
