@@ -61,12 +61,12 @@ impl Addresses {
             [("first", self.first, first), ("second", self.second, second), ("out", self.out, out)]
         {
             let size = problem.dtype_of(role).size();
-            if problem.elements(role) > 0 && (address == 0 || address % size != 0) {
+            if problem.elements(role) > 0 && (address == 0 || !address.is_multiple_of(size)) {
                 return Err(format!("{name}: expected the address of {size}-byte numbers, got {address:#x}"));
             }
         }
         let size = problem.weight_dtype.size();
-        if self.bias % size != 0 {
+        if !self.bias.is_multiple_of(size) {
             return Err(format!("bias: expected the address of {size}-byte numbers, got {:#x}", self.bias));
         }
         if self.bias != 0 && problem.pass == Pass::Dw {
