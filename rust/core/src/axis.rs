@@ -272,6 +272,14 @@ impl Sweep {
     pub fn lattice(&self) -> i64 {
         gcd(self.src_step, self.reach_step)
     }
+
+    /// The taps of produced position `j` that fall inside a source of `source` positions.
+    pub fn valid_taps(&self, j: i64, source: i64) -> std::ops::Range<i64> {
+        let first = self.src0 + j * self.src_step;
+        let lo = ceil_div(-first, self.reach_step).clamp(0, self.taps);
+        let hi = ((source - 1 - first).div_euclid(self.reach_step) + 1).min(self.taps);
+        lo..hi.max(lo)
+    }
 }
 
 #[cfg(test)]

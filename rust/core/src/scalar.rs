@@ -33,6 +33,14 @@ pub trait Scalar: Copy + Default + Send + Sync + 'static {
     fn widen(self) -> Self::Acc;
     /// From the accumulator, rounded to nearest even.
     fn narrow(value: Self::Acc) -> Self;
+    /// The same numbers as accumulators, if the type is its own.
+    fn as_accumulators(_numbers: &[Self]) -> Option<&[Self::Acc]> {
+        None
+    }
+    /// The same numbers as accumulators, if the type is its own.
+    fn as_accumulators_mut(_numbers: &mut [Self]) -> Option<&mut [Self::Acc]> {
+        None
+    }
 }
 
 impl Scalar for f32 {
@@ -46,6 +54,12 @@ impl Scalar for f32 {
     fn narrow(value: f32) -> f32 {
         value
     }
+    fn as_accumulators(numbers: &[f32]) -> Option<&[f32]> {
+        Some(numbers)
+    }
+    fn as_accumulators_mut(numbers: &mut [f32]) -> Option<&mut [f32]> {
+        Some(numbers)
+    }
 }
 
 impl Scalar for f64 {
@@ -58,6 +72,12 @@ impl Scalar for f64 {
     #[inline(always)]
     fn narrow(value: f64) -> f64 {
         value
+    }
+    fn as_accumulators(numbers: &[f64]) -> Option<&[f64]> {
+        Some(numbers)
+    }
+    fn as_accumulators_mut(numbers: &mut [f64]) -> Option<&mut [f64]> {
+        Some(numbers)
     }
 }
 

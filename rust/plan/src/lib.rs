@@ -24,12 +24,13 @@ pub struct Plan {
 
 /// No row took the problem, which happens only when rows are forbidden by name or the device has none.
 #[derive(Debug)]
-pub struct Refused(Problem, Vec<(&'static str, Why)>);
+pub struct Refused(Box<(Problem, Vec<(&'static str, Why)>)>);
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no kernel row takes `{}`", self.0)?;
-        self.1.iter().try_for_each(|(row, why)| write!(f, "; {row}: {why}"))
+        let (problem, refusals) = &*self.0;
+        write!(f, "no kernel row takes `{problem}`")?;
+        refusals.iter().try_for_each(|(row, why)| write!(f, "; {row}: {why}"))
     }
 }
 
@@ -38,7 +39,7 @@ impl std::error::Error for Refused {}
 /// The rows of a device in order of preference.
 pub fn table(device: Device) -> &'static [&'static Kernel] {
     static CPU: LazyLock<Vec<&'static Kernel>> = LazyLock::new(|| {
-        let mut rows: Vec<&'static Kernel> = striate_cpu::ROWS.iter().collect();
+        let mut rows: Vec<&'static Kernel> = striate_cpu::rows().iter().collect();
         rows.push(&striate_reference::conv::ROW);
         rows
     });
@@ -93,5 +94,5 @@ fn choose(problem: &Problem) -> Result<Plan, Refused> {
             Err(why) => refusals.push((row.name, why)),
         }
     }
-    Err(Refused(*problem, refusals))
+    Err(Refused(Box::new((*problem, refusals))))
 }

@@ -1,1 +1,19 @@
-//! Tokens.
+//! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
+//!
+//! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
+//! instructions may run. The loops ([`correlate`], [`gather`], [`rows`]) are one text over tokens and accumulators;
+//! each asserts the range it will touch once and then loads without checks.
+
+pub mod correlate;
+pub mod gather;
+pub mod isa;
+pub mod portable;
+pub mod rows;
+mod tiles;
+
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
+#[cfg(target_arch = "x86_64")]
+pub mod x86;
+
+pub use isa::{Convert, Isa, Simd, Task};

@@ -1,0 +1,30 @@
+"""The Rust core."""
+
+from typing import TypedDict
+
+version: str
+
+class KernelRow(TypedDict):
+    name: str
+    op: str
+    passes: list[str]
+    dtypes: list[str]
+    layouts: list[str]
+    device: str
+    isa: str
+    deterministic: bool
+    available: bool
+    note: str
+
+class Explanation(TypedDict):
+    problem: str
+    row: str
+    refusals: list[tuple[str, str]]
+    workspace: int
+
+def register(libtorch_path: str) -> None: ...
+def kernels() -> list[KernelRow]: ...
+def explain(line: str) -> Explanation: ...
+def set_kernels(pattern: str | None) -> None: ...
+def run(line: str, out: int, a: int, b: int, bias: int, workers: int) -> None: ...
+def cpu_features() -> list[str]: ...

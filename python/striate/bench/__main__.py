@@ -1,0 +1,7 @@
+"""``python -m striate.bench`` is the command ``striate``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,192 @@
+"""Swap the convolutions of a model that striate runs faster, in place."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import conv
+
+_SWAPS: dict[type, type] = {
+    getattr(torch.nn, name): getattr(conv, name)
+    for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+}
+_OURS = frozenset(_SWAPS.values())
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_CONV_BASE = torch.nn.modules.conv._ConvNd
+
+
+@dataclass(frozen=True)
+class Row:
+    """One convolution of the model: what was decided and why."""
+
+    name: str
+    shape: str
+    row: str
+    swapped: bool
+    why: str
+
+
+@dataclass
+class Report:
+    """What :func:`accelerate` did; prints as a table."""
+
+    rows: list[Row]
+    _changed: list[tuple[torch.nn.Module, type]] = field(default_factory=list, repr=False)
+
+    @property
+    def swapped(self) -> list[Row]:
+        """The rows of the layers that striate now computes."""
+        return [row for row in self.rows if row.swapped]
+
+    def restore(self) -> None:
+        """Undo every swap."""
+        for module, original in self._changed:
+            module.__class__ = original
+        self._changed.clear()
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "no convolutions found"
+        cells = [("layer", "shape", "row", "")]
+        cells += [
+            (r.name, r.shape, r.row, ("swapped: " if r.swapped else "left: ") + r.why) for r in self.rows
+        ]
+        widths = [max(len(line[i]) for line in cells) for i in range(3)]
+        lines = [
+            "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[3]]) for line in cells
+        ]
+        lines.append(f"{len(self.swapped)} of {len(self.rows)} convolutions swapped")
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def accelerate(model: torch.nn.Module, measure: Any = False) -> Report:
+    """Let striate compute every convolution of ``model`` that it runs faster than torch, in place.
+
+    Only the class of a layer changes: weights, state_dict keys, hooks and references to the layer stay as they are.
+
+    Args:
+        model: any module; exact ``torch.nn`` convolutions are candidates, subclasses with a forward of their own
+            are left alone.
+        measure: a sample input of the model (a tensor, or a tuple of its arguments): every candidate is then timed
+            both ways on the inputs that it gets, and the faster is kept.
+
+    Returns:
+        A report that prints as a table; ``report.restore()`` undoes the swaps.
+    """
+    report = Report([])
+    samples = _record_inputs(model, measure) if _is_sample(measure) else None
+    for name, module in _convolutions(model):
+        target, why = _candidate(module)
+        if target is not None and samples is not None:
+            target, why = _measured(module, target, samples.get(module))
+        report.rows.append(_row(name, module, target, why))
+        if target is not None:
+            report._changed.append((module, type(module)))
+            module.__class__ = target
+    return report
+
+
+def _is_sample(measure: Any) -> bool:
+    return isinstance(measure, (Tensor, tuple, list))
+
+
+def _convolutions(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        if isinstance(module, _CONV_BASE):
+            yield name or "(model)", module
+
+
+def _candidate(module: Any) -> tuple[type | None, str]:
+    """The class to swap in, or None; and why."""
+    kind = type(module)
+    if kind in _OURS:
+        return None, "already striate"
+    target = _SWAPS.get(kind)
+    if target is None:
+        target = _plain_subclass(kind)
+        if target is None:
+            return None, f"{kind.__name__} has its own forward"
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, Tensor) or isinstance(weight, torch.nn.parameter.UninitializedParameter):
+        return None, "no plain weight tensor"
+    if weight.device.type != "cpu":
+        return None, f"device {weight.device.type}"
+    if weight.dtype not in _FLOATS:
+        return None, f"dtype {weight.dtype}"
+    if weight.shape[1] != 1:
+        return None, "not depthwise: torch's kernels are the right ones"
+    if module.transposed:
+        return target, f"depthwise, multiplier {module.in_channels // module.groups}"
+    return target, f"depthwise, multiplier {module.out_channels // module.groups}"
+
+
+def _plain_subclass(kind: type) -> type | None:
+    """A subclass is swapped only where it adds no computation; it keeps its name and its other methods."""
+    for base, target in _SWAPS.items():
+        if issubclass(kind, base):
+            same = kind.forward is base.forward and kind.__call__ is base.__call__  # type: ignore[attr-defined]
+            if same and getattr(kind, "_conv_forward", None) is getattr(base, "_conv_forward", None):
+                return type(kind.__name__, (target, kind), {"__module__": kind.__module__})
+    return None
+
+
+def _row(name: str, module: Any, target: type | None, why: str) -> Row:
+    shape = f"{module.in_channels}->{module.out_channels} k{'x'.join(map(str, module.kernel_size))}"
+    if any(s != 1 for s in module.stride):
+        shape += f" s{'x'.join(map(str, module.stride))}"
+    if any(d != 1 for d in module.dilation):
+        shape += f" d{'x'.join(map(str, module.dilation))}"
+    if module.groups != 1:
+        shape += f" g{module.groups}"
+    return Row(name, shape, "torch" if target is None else "depthwise", target is not None, why)
+
+
+def _record_inputs(model: torch.nn.Module, sample: Any) -> dict[Any, tuple[Any, ...]]:
+    """The arguments every convolution gets when the model runs on the sample."""
+    found: dict[Any, tuple[Any, ...]] = {}
+
+    def remember(module: Any, args: tuple[Any, ...]) -> None:
+        found[module] = args
+
+    handles = [module.register_forward_pre_hook(remember) for _, module in _convolutions(model)]
+    training = model.training
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(*((sample,) if isinstance(sample, Tensor) else sample))
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _measured(module: Any, target: type, args: tuple[Any, ...] | None) -> tuple[type | None, str]:
+    if args is None:
+        return None, "not reached by the sample input"
+    original = type(module)
+    with torch.no_grad():
+        torchs = _best_of(lambda: original.forward(module, *args))
+        module.__class__ = target
+        try:
+            ours = _best_of(lambda: target.forward(module, *args))  # type: ignore[attr-defined]
+        finally:
+            module.__class__ = original
+    why = f"striate {ours * 1e3:.3g} ms, torch {torchs * 1e3:.3g} ms"
+    return (target if ours < torchs else None), why
+
+
+def _best_of(function: Callable[[], Any], repeats: int = 7) -> float:
+    function()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best

@@ -1,0 +1,292 @@
+"""The convolution family: conv, conv_grad_input (= transposed convolution) and conv_grad_weight.
+
+With y = conv(x, w) + b, for one axis y[o] = sum_k w[k] x[o s + k d - lo] + b, the derivatives are
+dx = conv_grad_input(dy, w), dw = conv_grad_weight(dy, x), db = sum(dy); each of the three is linear in both of its
+tensors, and its own derivatives are the other two.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._problem import is_channels_last, pad_pairs
+from ._family import Family, Member, Statics
+
+Ints = Sequence[int]
+Maybe = Tensor | None
+
+
+def _empty_like_layout(reference: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if not is_channels_last(reference):
+        return reference.new_empty(shape)
+    channels, spatial = shape[1], shape[2:]
+    strides = [1] * len(shape)
+    step = channels
+    for axis in range(len(shape) - 1, 1, -1):
+        strides[axis] = step
+        step = step * spatial[axis - 2]
+    strides[0] = step
+    return reference.new_empty_strided(shape, strides)
+
+
+def _fake_conv(
+    input: Tensor, weight: Tensor, bias: Maybe, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    spatial = []
+    for axis, (lo, hi) in enumerate(pad_pairs(padding, len(stride))):
+        size, kernel = input.shape[2 + axis], weight.shape[2 + axis]
+        out = (size + lo + hi - dilation[axis] * (kernel - 1) - 1) // stride[axis] + 1
+        torch._check(out > 0, lambda: "striate::conv: the kernel is larger than the padded input")
+        spatial.append(out)
+    return _empty_like_layout(input, (input.shape[0], weight.shape[0], *spatial))
+
+
+def _fake_grad_input(
+    grad: Tensor,
+    weight: Tensor,
+    bias: Maybe,
+    stride: Ints,
+    padding: Ints,
+    output_padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> Tensor:
+    spatial = []
+    for axis, (lo, hi) in enumerate(pad_pairs(padding, len(stride))):
+        reach = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
+        size = (grad.shape[2 + axis] - 1) * stride[axis] - lo - hi + reach + output_padding[axis]
+        torch._check(size > 0, lambda: "striate::conv_grad_input: the result would be empty")
+        spatial.append(size)
+    return _empty_like_layout(grad, (grad.shape[0], weight.shape[1] * groups, *spatial))
+
+
+def _fake_grad_weight(
+    grad: Tensor,
+    input: Tensor,
+    kernel_size: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+    wide: bool,
+) -> Tensor:
+    dtype = torch.float32 if wide and input.dtype in (torch.bfloat16, torch.float16) else input.dtype
+    return input.new_empty((grad.shape[1], input.shape[1] // groups, *kernel_size), dtype=dtype)
+
+
+def _flops(result: Ints, weight: Ints, batch: int, spatial_out: Ints) -> int:
+    """One multiplication and one addition per tap: 2 N C_out (C_in / groups) prod(k) prod(o)."""
+    return 2 * batch * math.prod(weight) * math.prod(spatial_out)
+
+
+def _flops_conv(x: Ints, w: Ints, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return _flops(out_shape, w, out_shape[0], out_shape[2:])
+
+
+def _flops_grad_input(g: Ints, w: Ints, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return _flops(out_shape, w, g[0], g[2:])
+
+
+def _flops_grad_weight(g: Ints, x: Ints, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    return _flops(out_shape, out_shape, g[0], g[2:])
+
+
+def leftover(size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> tuple[int, ...]:
+    """Input positions past the last window, per axis: the output_padding that restores the input size."""
+    pads = pad_pairs(padding, len(stride))
+    return tuple(
+        0 if s == 1 else int((i + lo + hi - d * (k - 1) - 1) % s)
+        for i, k, s, d, (lo, hi) in zip(size, kernel, stride, dilation, pads, strict=True)
+    )
+
+
+def _bias_gradient(grad: Tensor, bias: Maybe) -> Maybe:
+    if bias is None:
+        return None
+    return grad.sum([0, *range(2, grad.dim())], dtype=bias.dtype)
+
+
+def _conv_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> Any:
+    x, w, b = tensors
+    assert x is not None and w is not None
+    stride, padding, dilation, groups = statics
+    kernel = w.shape[2:]
+    dx = dw = None
+    if wanted[0]:
+        extra = leftover(x.shape[2:], kernel, stride, padding, dilation)
+        dx = conv_grad_input(grad, w, None, stride, padding, extra, dilation, groups)
+    if wanted[1]:
+        wide = w.dtype != x.dtype
+        dw = conv_grad_weight(grad, x, tuple(kernel), stride, padding, dilation, groups, wide)
+    return dx, dw, _bias_gradient(grad, b) if wanted[2] else None
+
+
+def _grad_input_gradient(
+    tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]
+) -> Any:
+    g, w, b = tensors
+    assert g is not None and w is not None
+    stride, padding, _, dilation, groups = statics
+    dg = conv(grad, w, None, stride, padding, dilation, groups) if wanted[0] else None
+    dw = None
+    if wanted[1]:
+        wide = w.dtype != g.dtype
+        dw = conv_grad_weight(g, grad, tuple(w.shape[2:]), stride, padding, dilation, groups, wide)
+    return dg, dw, _bias_gradient(grad, b) if wanted[2] else None
+
+
+def _grad_weight_gradient(
+    tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]
+) -> Any:
+    g, x = tensors
+    assert g is not None and x is not None
+    kernel, stride, padding, dilation, groups, _ = statics
+    dg = conv(x, grad, None, stride, padding, dilation, groups) if wanted[0] else None
+    dx = None
+    if wanted[1]:
+        extra = leftover(x.shape[2:], kernel, stride, padding, dilation)
+        dx = conv_grad_input(g, grad, None, stride, padding, extra, dilation, groups)
+    return dg, dx
+
+
+def _sum(terms: Sequence[Maybe]) -> Maybe:
+    total = None
+    for term in terms:
+        if term is not None:
+            total = term if total is None else total + term
+    return total
+
+
+def _per_channel(bias: Tensor, like: Tensor, channel_axis: int = 1) -> Tensor:
+    shape = [1] * like.dim()
+    shape[channel_axis] = -1
+    return bias.reshape(shape).to(like.dtype)
+
+
+def _affine_tangent(member: Any) -> Any:
+    def tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
+        a, w, _ = tensors
+        ta, tw, tb = tangents
+        by_a = None if ta is None else member()(ta, w, None, *statics)
+        by_w = None if tw is None else member()(a, tw, None, *statics)
+        total = _sum((by_a, by_w))
+        if tb is None:
+            assert total is not None
+            return total
+        if total is None:
+            total = torch.zeros_like(member()(a.detach(), w.detach(), None, *statics))  # type: ignore[union-attr]
+        return total + _per_channel(tb, total)
+
+    return tangent
+
+
+def _grad_weight_tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
+    g, x = tensors
+    tg, tx = tangents
+    by_g = None if tg is None else conv_grad_weight(tg, x, *statics)
+    by_x = None if tx is None else conv_grad_weight(g, tx, *statics)
+    total = _sum((by_g, by_x))
+    assert total is not None
+    return total
+
+
+def _front(tensor: Tensor, axis: int | None, size: int) -> Tensor:
+    """The batch axis of vmap first; a tensor without one is repeated by stride 0."""
+    return tensor.unsqueeze(0).expand(size, *tensor.shape) if axis is None else tensor.movedim(axis, 0)
+
+
+def _into_channels(tensor: Tensor, axis: int | None, size: int) -> Tensor:
+    """[B, N, C, ...] -> [N, B * C, ...]: every batch entry becomes its own set of groups."""
+    return _front(tensor, axis, size).movedim(0, 1).flatten(1, 2)
+
+
+def _affine_fold(member: Any) -> Any:
+    def fold(
+        size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
+    ) -> tuple[Tensor, int]:
+        a, w, bias = tensors
+        assert a is not None and w is not None
+        head, groups = statics[:-1], statics[-1]
+        together = bias if axes[2] is None and axes[1] is None else None
+        if axes[1] is None:
+            if axes[0] is None:
+                y = member()(a, w, together, *statics).unsqueeze(0)
+            else:
+                y = member()(_front(a, axes[0], size).flatten(0, 1), w, together, *statics)
+                y = y.unflatten(0, (size, a.shape[0 if axes[0] != 0 else 1]))
+        else:
+            y = member()(
+                _into_channels(a, axes[0], size),
+                _front(w, axes[1], size).flatten(0, 1),
+                together,
+                *head,
+                size * groups,
+            )
+            y = y.unflatten(1, (size, y.shape[1] // size)).movedim(1, 0)
+        if bias is not None and together is None:
+            b = _front(bias, axes[2], size)
+            y = y + b.reshape(size, 1, -1, *([1] * (y.dim() - 3))).to(y.dtype)
+        return y, 0
+
+    return fold
+
+
+def _grad_weight_fold(
+    size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
+) -> tuple[Tensor, int]:
+    g, x = tensors
+    assert g is not None and x is not None
+    kernel, stride, padding, dilation, groups, wide = statics
+    folded = [_into_channels(t, axis, size) for t, axis in ((g, axes[0]), (x, axes[1]))]
+    dw = conv_grad_weight(*folded, kernel, stride, padding, dilation, size * groups, wide)
+    return dw.unflatten(0, (size, dw.shape[0] // size)), 0
+
+
+family = Family("striate")
+
+conv: Callable[..., Tensor] = family.add(
+    Member(
+        name="conv",
+        schema="(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups)"
+        " -> Tensor",
+        tensors=3,
+        fake=_fake_conv,
+        flops=_flops_conv,
+        gradient=_conv_gradient,
+        tangent=_affine_tangent(lambda: conv),
+        fold=_affine_fold(lambda: conv),
+    )
+)
+
+conv_grad_input: Callable[..., Tensor] = family.add(
+    Member(
+        name="conv_grad_input",
+        schema="(Tensor grad, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, "
+        "int[] dilation, int groups) -> Tensor",
+        tensors=3,
+        fake=_fake_grad_input,
+        flops=_flops_grad_input,
+        gradient=_grad_input_gradient,
+        tangent=_affine_tangent(lambda: conv_grad_input),
+        fold=_affine_fold(lambda: conv_grad_input),
+    )
+)
+
+conv_grad_weight: Callable[..., Tensor] = family.add(
+    Member(
+        name="conv_grad_weight",
+        schema="(Tensor grad, Tensor input, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
+        "int groups, bool wide) -> Tensor",
+        tensors=2,
+        fake=_fake_grad_weight,
+        flops=_flops_grad_weight,
+        gradient=_grad_weight_gradient,
+        tangent=_grad_weight_tangent,
+        fold=_grad_weight_fold,
+    )
+)

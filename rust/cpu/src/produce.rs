@@ -1,0 +1,364 @@
+//! Depthwise forward pass and input gradient: every produced position is a correlation of the source with the taps
+//! of its sweep.
+//!
+//! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
+//! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
+
+use crate::frame::{Bands, Frame, Lanes, Strides, Track, tracks};
+use crate::load::{Cut, load};
+use crate::tiling::{Mode, correlation};
+use crate::weights::Weights;
+use std::marker::PhantomData;
+use striate_core::geometry::Role;
+use striate_core::pool::{Part, for_each_part};
+use striate_core::view::{carve, carved_bytes, padded};
+use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
+use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
+use striate_simd::rows::{Block, narrow};
+use striate_simd::{Convert, Simd};
+
+/// Where finished vectors go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// The tensor.
+    Tensor,
+    /// A block of accumulators that is converted afterwards.
+    Stage,
+}
+
+/// One combination of sweeps in a band of one size.
+struct Phase<A, I> {
+    /// Index of the sweep along each axis.
+    sweep: [usize; 3],
+    correlation: Correlation<A, I>,
+    /// Produced positions along the axes looped over outside the tiles (1 where the tiles cover the axis).
+    outer: [usize; 2],
+    /// Box offset of one step along those axes.
+    src_step: [usize; 2],
+    /// Destination offset of one step along those axes, and of the phase's first position.
+    dst_step: [usize; 2],
+    dst_base: usize,
+}
+
+/// Everything about bands of one size.
+struct BandKind<A, I> {
+    size: [usize; 3],
+    frame: Frame,
+    phases: Vec<Phase<A, I>>,
+}
+
+/// The compiled program.
+pub struct Produce<S: Scalar, I> {
+    problem: Problem,
+    lanes: Lanes,
+    mode: Mode,
+    target: Target,
+    tracks: [Track; 3],
+    bands: Bands,
+    kinds: Vec<BandKind<S::Acc, I>>,
+    weights: Weights,
+    src: Strides,
+    out: Strides,
+    /// Parts of the produced tensor: (sample, first item, items, first band, bands).
+    parts: Vec<[usize; 5]>,
+    bounds: Vec<usize>,
+    isa: I,
+    stored: PhantomData<S>,
+}
+
+impl<S: Scalar, I: Convert<S>> Produce<S, I> {
+    /// The program for a depthwise problem.
+    pub fn new(problem: &Problem, lanes: Lanes, isa: I) -> Self {
+        let width = <I as Simd<S::Acc>>::LANES;
+        let [source, _, produced] = Role::of(problem.pass);
+        let (src, out) = (Strides::of(problem, source), Strides::of(problem, produced));
+        let tracks = tracks(problem);
+        let own = S::DTYPE == S::DTYPE.accumulator();
+        let direct = match lanes {
+            Lanes::Width => out.axis[2] == 1 && tracks[2].out_step == 1,
+            Lanes::Channels => out.channel == 1,
+        };
+        let summed = if problem.pass == Pass::Dx { problem.geometry.c_out() } else { 1 };
+        let target = if own && direct { Target::Tensor } else { Target::Stage };
+        let per_item = if lanes == Lanes::Channels { width } else { 1 };
+        let items = out.channels.div_ceil(per_item);
+        let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
+        let mode = Mode::choose(&tracks, lanes, width);
+        let mut made = Produce {
+            problem: *problem,
+            lanes,
+            mode,
+            target,
+            tracks,
+            bands,
+            kinds: Vec::new(),
+            weights: Weights::default(),
+            src,
+            out,
+            parts: Vec::new(),
+            bounds: Vec::new(),
+            isa,
+            stored: PhantomData,
+        };
+        made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
+        made.weights = made.weight_order(summed as usize, per_item);
+        made.cut_parts(items, per_item);
+        made
+    }
+
+    fn kind(&self, size: [usize; 3]) -> BandKind<S::Acc, I> {
+        let width = <I as Simd<S::Acc>>::LANES;
+        let frame = Frame::new(&self.tracks, size, self.lanes, width);
+        let mut phases = Vec::new();
+        let counts = [0, 1, 2].map(|a| self.tracks[a].sweeps.len());
+        for p0 in 0..counts[0] {
+            for p1 in 0..counts[1] {
+                for p2 in 0..counts[2] {
+                    phases.push(self.phase([p0, p1, p2], size, &frame));
+                }
+            }
+        }
+        BandKind { size, frame, phases }
+    }
+
+    fn phase(&self, sweep: [usize; 3], size: [usize; 3], frame: &Frame) -> Phase<S::Acc, I> {
+        let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[sweep[a]]);
+        let counts = [0, 1, 2].map(|a| self.tracks[a].count(&sweeps[a], size[a]));
+        let bases = [0, 1, 2].map(|a| self.tracks[a].base(&sweeps[a]));
+        let (axis, phase) = self.destination(size);
+        let dst: [usize; 3] = [0, 1, 2].map(|a| axis[a] * self.tracks[a].out_step);
+        let dst_base =
+            sweeps[0].out0 as usize * axis[0] + sweeps[1].out0 as usize * axis[1] + sweeps[2].out0 as usize * phase;
+        let dst = if self.target == Target::Stage && self.lanes == Lanes::Width { [dst[0], dst[1], 1] } else { dst };
+        let offsets = correlation::<S::Acc, I>(self.mode, frame, (&sweeps, counts, bases), dst);
+        let outer = self.mode.outer(counts);
+        let src_step = [0, 1].map(|a| frame.shift(a, sweeps[a].src_step as usize));
+        Phase { sweep, correlation: Correlation::new(offsets), outer, src_step, dst_step: [dst[0], dst[1]], dst_base }
+    }
+
+    /// Distance of produced positions along each axis in the target, and of the last axis's sweeps.
+    fn destination(&self, size: [usize; 3]) -> ([usize; 3], usize) {
+        let width = <I as Simd<S::Acc>>::LANES;
+        match (self.target, self.lanes) {
+            (Target::Tensor, _) => (self.out.axis, self.out.axis[2]),
+            (Target::Stage, Lanes::Channels) => ([size[1] * size[2] * width, size[2] * width, width], width),
+            (Target::Stage, Lanes::Width) => {
+                let phase = self.stage_phase(size);
+                let row = phase * self.tracks[2].sweeps.len();
+                ([size[1] * row, row, 1], phase)
+            }
+        }
+    }
+
+    /// Distance of the last axis's sweeps in a stage of columns.
+    fn stage_phase(&self, size: [usize; 3]) -> usize {
+        size[2].div_ceil(self.tracks[2].out_step).next_multiple_of(<I as Simd<S::Acc>>::LANES)
+    }
+
+    fn stage_len(&self, size: [usize; 3]) -> usize {
+        if self.target == Target::Tensor { 0 } else { size[0] * self.destination(size).0[0] }
+    }
+
+    /// Kernel position of every packed weight of all phases, in order.
+    fn weight_order(&self, summed: usize, width: usize) -> Weights {
+        let kernel = self.problem.geometry.axes().map(|a| a.kernel() as usize);
+        let mut order = Vec::new();
+        let mut starts = Vec::new();
+        for phase in &self.kinds[0].phases {
+            let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[phase.sweep[a]]);
+            starts.push(order.len());
+            order.extend(phase.correlation.weight_order().map(|(other, shared)| {
+                let taps = self.mode.taps(&sweeps, <I as Simd<S::Acc>>::LANES, other, shared);
+                let [k0, k1, k2] = [0, 1, 2].map(|a| (sweeps[a].tap0 + taps[a] as i64 * sweeps[a].tap_step) as usize);
+                (k0 * kernel[1] + k1) * kernel[2] + k2
+            }));
+        }
+        starts.push(order.len());
+        let channels = self.problem.geometry.groups() as usize * self.problem.geometry.c_out() as usize;
+        Weights { order, starts, channels, taps: kernel.iter().product(), width, summed }
+    }
+
+    /// Cuts the produced tensor into parts of neighbouring memory.
+    fn cut_parts(&mut self, items: usize, per_item: usize) {
+        let batch = self.problem.geometry.batch() as usize;
+        let (bands, plane) = (self.bands.count(), self.bands.outs.iter().product::<usize>());
+        let channels_last = self.out.channel == 1 && self.out.channels > 1;
+        let by_band = self.bands.contiguous() && bands > 1 && (channels_last || per_item == 1);
+        let band_start = |band: usize| if by_band { self.out.at(self.bands.band(band).0) } else { 0 };
+        let band_groups: Vec<(usize, usize)> =
+            if by_band { (0..bands).map(|b| (b, 1)).collect() } else { vec![(0, bands)] };
+        let item_groups: Vec<(usize, usize)> = if channels_last {
+            vec![(0, items)]
+        } else if bands > 1 {
+            (0..items).map(|i| (i, 1)).collect()
+        } else {
+            // Several planes to a part: the padding of the box is cleared once for all of them.
+            let each = (items * batch / 64).clamp(1, 8).min(items.max(1));
+            (0..items.div_ceil(each)).map(|i| (i * each, each.min(items - i * each))).collect()
+        };
+        for n in 0..batch {
+            for &(item, many) in &item_groups {
+                for &(band, some) in &band_groups {
+                    self.parts.push([n, item, many, band, some]);
+                    let channel = if channels_last { 0 } else { item * per_item * plane };
+                    self.bounds.push(n * self.out.sample + channel + band_start(band));
+                }
+            }
+        }
+        self.bounds.push(batch * self.out.sample);
+    }
+
+    fn scratch(&self) -> usize {
+        let each = |k: &BandKind<S::Acc, I>| {
+            let reach = k.phases.iter().map(|p| self.reach(p)).max().unwrap_or(0);
+            padded::<S::Acc>(k.frame.len().max(reach)) + padded::<S::Acc>(self.stage_len(k.size))
+        };
+        self.kinds.iter().map(each).max().unwrap_or(0)
+    }
+
+    /// Box numbers a phase reads, its outer loops included.
+    fn reach(&self, phase: &Phase<S::Acc, I>) -> usize {
+        let outer = |a: usize| phase.outer[a].saturating_sub(1) * phase.src_step[a];
+        phase.correlation.src_reach() + outer(0) + outer(1)
+    }
+
+    fn part(&self, part: Part<'_, S, S::Acc>, source: &[S], weights: &[S::Acc], bias: &[S::Acc]) {
+        let [n, item, items, band, bands] = self.parts[part.index];
+        let base = self.bounds[part.index] - n * self.out.sample;
+        let per_item = self.weights.width;
+        for band in band..band + bands {
+            let (start, size) = self.bands.band(band);
+            let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
+            let cut = Cut::new(&self.tracks, &kind.frame, start);
+            let (src, stage) = part.scratch.split_at_mut(part.scratch.len() - padded::<S::Acc>(self.stage_len(size)));
+            src[..kind.frame.len()].fill(S::Acc::default());
+            for item in item..item + items {
+                let channel = item * per_item;
+                let lanes = per_item.min(self.out.channels - channel);
+                let dst = self.out.at(start) + channel * self.out.channel - base;
+                let run = Run { kind, start, lanes, item, dst, bias: &bias[channel..] };
+                for summand in 0..self.weights.summed {
+                    let from = match self.problem.pass {
+                        Pass::Dx => channel * self.weights.summed + summand,
+                        _ => channel / self.problem.geometry.c_out() as usize,
+                    };
+                    let sample = &source[n * self.src.sample + from * self.src.channel..];
+                    load(self.isa, (&kind.frame, &cut), &self.src, (self.lanes, lanes), sample, src);
+                    let target: &mut [S::Acc] = match self.target {
+                        Target::Stage => stage,
+                        Target::Tensor => {
+                            &mut S::as_accumulators_mut(part.out).expect("chosen for types that are their own")[dst..]
+                        }
+                    };
+                    self.correlate(&run, summand, src, weights, target);
+                }
+                if self.target == Target::Stage {
+                    self.flush(&run, stage, part.out);
+                }
+            }
+        }
+    }
+
+    fn correlate(
+        &self,
+        run: &Run<'_, S::Acc, I>,
+        summand: usize,
+        src: &[S::Acc],
+        weights: &[S::Acc],
+        target: &mut [S::Acc],
+    ) {
+        for (index, phase) in run.kind.phases.iter().enumerate() {
+            let taps = self.weights.of(weights, run.item, summand, index);
+            let vector = self.lanes == Lanes::Channels;
+            for j0 in 0..phase.outer[0] {
+                for j1 in 0..phase.outer[1] {
+                    let first = [0, 1].map(|a| run.start[a] / self.tracks[a].out_step);
+                    let others = self.mode.clip(
+                        &self.tracks,
+                        phase.sweep,
+                        [first[0] + j0, first[1] + j1],
+                        phase.correlation.others(),
+                    );
+                    let src = &src[j0 * phase.src_step[0] + j1 * phase.src_step[1]..];
+                    let dst = phase.dst_base + j0 * phase.dst_step[0] + j1 * phase.dst_step[1];
+                    let start = match (summand, vector) {
+                        (0, true) => Start::Vector(run.bias),
+                        (0, false) => Start::Scalar(run.bias[0]),
+                        _ => Start::Destination,
+                    };
+                    let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
+                    let lanes = if vector { run.lanes } else { usize::MAX };
+                    let job = Job { src, weights, start, others, lanes, dst: &mut target[dst..] };
+                    phase.correlation.run(self.isa, job);
+                }
+            }
+        }
+    }
+
+    /// Converts a stage and scatters it to where it belongs.
+    fn flush(&self, run: &Run<'_, S::Acc, I>, stage: &[S::Acc], out: &mut [S]) {
+        let size = run.kind.size;
+        let ([slice, row, _], phase) = self.destination(size);
+        for o0 in 0..size[0] {
+            if self.lanes == Lanes::Channels {
+                for o1 in 0..size[1] {
+                    let block = Block {
+                        rows: size[2],
+                        cols: run.lanes,
+                        from_pitch: phase,
+                        from_step: 1,
+                        to_pitch: self.out.axis[2],
+                        to_step: self.out.channel,
+                    };
+                    let to = run.dst + o0 * self.out.axis[0] + o1 * self.out.axis[1];
+                    narrow(self.isa, &block, &stage[o0 * slice + o1 * row..], &mut out[to..]);
+                }
+                continue;
+            }
+            for sweep in self.tracks[2].sweeps.iter().filter(|s| self.tracks[2].count(s, size[2]) > 0) {
+                let p2 = sweep.out0 as usize;
+                let block = Block {
+                    rows: size[1],
+                    cols: self.tracks[2].count(sweep, size[2]),
+                    from_pitch: row,
+                    from_step: 1,
+                    to_pitch: self.out.axis[1],
+                    to_step: self.out.axis[2] * self.tracks[2].out_step,
+                };
+                let to = run.dst + o0 * self.out.axis[0] + p2 * self.out.axis[2];
+                narrow(self.isa, &block, &stage[o0 * slice + p2 * phase..], &mut out[to..]);
+            }
+        }
+    }
+}
+
+/// One item of one band.
+struct Run<'a, A, I> {
+    kind: &'a BandKind<A, I>,
+    start: [usize; 3],
+    lanes: usize,
+    item: usize,
+    /// Offset in the part of the band's first position of the item's first channel.
+    dst: usize,
+    bias: &'a [A],
+}
+
+impl<S: Scalar, I: Convert<S>> Program for Produce<S, I> {
+    fn workspace(&self, width: usize) -> usize {
+        let bias = self.out.channels + <I as Simd<S::Acc>>::LANES;
+        carved_bytes::<S::Acc>(1, self.weights.len())
+            + carved_bytes::<S::Acc>(1, bias)
+            + carved_bytes::<S::Acc>(width, self.scratch())
+    }
+
+    fn run(&self, operands: Operands<'_>, pool: &dyn Pool) {
+        let Operands { first, second, bias, out, workspace } = operands;
+        let (weights, rest) = carve::<S::Acc>(workspace, 1, self.weights.len());
+        let (starts, rest) = carve::<S::Acc>(rest, 1, self.out.channels + <I as Simd<S::Acc>>::LANES);
+        let (scratch, _) = carve::<S::Acc>(rest, pool.width(), self.scratch());
+        self.weights.pack(second, weights, pool);
+        crate::weights::bias(bias, starts);
+        let (source, out) = (first.typed::<S>(), out.typed::<S>());
+        for_each_part(pool, (out.data, &self.bounds), scratch, &|part| self.part(part, source.data, weights, starts));
+    }
+}

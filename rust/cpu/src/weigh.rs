@@ -1,0 +1,325 @@
+//! Depthwise weight gradient: every tap is the dot product of the output gradient with the input it meets.
+//!
+//! The work of a channel (or vector of channels) is the list of its (sample, band) units. Channels are cut apart
+//! first; where there are few, the units are cut into a number of splits that depends on the problem alone, and the
+//! splits are summed in order, so that the bits do not depend on the number of threads.
+
+use crate::frame::{Bands, Frame, Lanes, Strides, Track, tracks};
+use crate::load::{Cut, load};
+use crate::tiling::{Mode, period};
+use std::marker::PhantomData;
+use striate_core::geometry::Role;
+use striate_core::pool::{Part, for_each_part};
+use striate_core::view::{carve, carved_bytes, padded};
+use striate_core::{Accumulator, Operands, Pool, Problem, Program, Scalar, with_scalar};
+use striate_simd::gather::{Gather, LINES, Offsets, Step};
+use striate_simd::rows::{Block, reduce, widen};
+use striate_simd::{Convert, Simd};
+
+/// Parts that keep a few threads evenly busy.
+const PARTS: usize = 16;
+
+/// Everything about bands of one size.
+struct BandKind<A, I> {
+    size: [usize; 3],
+    frame: Frame,
+    gather: Gather<A, I>,
+    /// Memory of the gradient as the steps read it.
+    grad: Grad,
+}
+
+/// How gradient lines lie in the memory the steps read.
+#[derive(Clone, Copy, Debug)]
+struct Grad {
+    axis: [usize; 3],
+    len: usize,
+}
+
+/// The compiled program.
+pub struct Weigh<S: Scalar, I> {
+    problem: Problem,
+    lanes: Lanes,
+    tracks: [Track; 3],
+    bands: Bands,
+    kinds: Vec<BandKind<S::Acc, I>>,
+    /// Kernel position of every sum; taps past the last have none.
+    order: Vec<Option<usize>>,
+    grad: Strides,
+    input: Strides,
+    /// Whether gradient lines are read from the tensor as they are.
+    direct: bool,
+    splits: usize,
+    isa: I,
+    stored: PhantomData<S>,
+}
+
+impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
+    /// The program for a depthwise problem.
+    pub fn new(problem: &Problem, lanes: Lanes, isa: I) -> Self {
+        let width = <I as Simd<S::Acc>>::LANES;
+        let (grad, input) = (Strides::of(problem, Role::Output), Strides::of(problem, Role::Input));
+        let tracks = tracks(problem);
+        let own = S::DTYPE == S::DTYPE.accumulator();
+        let direct = own && if lanes == Lanes::Width { grad.axis[2] == 1 } else { grad.channel == 1 };
+        let items = grad.channels.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
+        let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
+        let units = bands.count() * problem.geometry.batch() as usize;
+        let splits = PARTS.div_ceil(items.max(1)).clamp(1, units.max(1));
+        let mut made = Weigh {
+            problem: *problem,
+            lanes,
+            tracks,
+            bands,
+            kinds: Vec::new(),
+            order: Vec::new(),
+            grad,
+            input,
+            direct,
+            splits,
+            isa,
+            stored: PhantomData,
+        };
+        let mode = Mode::choose(&made.tracks, lanes, width);
+        made.kinds = made.bands.sizes().into_iter().map(|size| made.kind(mode, size)).collect();
+        made.order = made.sum_order(mode);
+        made
+    }
+
+    fn width(&self) -> usize {
+        if self.lanes == Lanes::Channels { <I as Simd<S::Acc>>::LANES } else { 1 }
+    }
+
+    fn items(&self) -> usize {
+        self.grad.channels.div_ceil(self.width())
+    }
+
+    fn kind(&self, mode: Mode, size: [usize; 3]) -> BandKind<S::Acc, I> {
+        let width = <I as Simd<S::Acc>>::LANES;
+        let frame = Frame::new(&self.tracks, size, self.lanes, width);
+        let grad = if self.direct {
+            Grad { axis: self.grad.axis, len: 0 }
+        } else {
+            let line = if self.lanes == Lanes::Channels { width } else { 1 };
+            let row = (size[2] * line).next_multiple_of(width);
+            Grad { axis: [size[1] * row, row, line], len: size[0] * size[1] * row }
+        };
+        let gather = Gather::new(steps::<S::Acc, I>(mode, &frame, &self.tracks, size, grad.axis));
+        BandKind { size, frame, gather, grad }
+    }
+
+    /// Kernel position of every sum, in the order of the sums.
+    fn sum_order(&self, mode: Mode) -> Vec<Option<usize>> {
+        let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[0]);
+        let kernel = sweeps.map(|s| s.taps as usize);
+        let (others, shared) = tap_grid(mode, &sweeps, <I as Simd<S::Acc>>::LANES);
+        let position = |i: usize| {
+            let [k0, k1, k2] = mode.taps(&sweeps, <I as Simd<S::Acc>>::LANES, i / shared, i % shared);
+            (k2 < kernel[2]).then_some((k0 * kernel[1] + k1) * kernel[2] + k2)
+        };
+        (0..others * shared).map(position).collect()
+    }
+
+    fn sums(&self) -> usize {
+        self.order.len() * <I as Simd<S::Acc>>::LANES
+    }
+
+    fn scratch(&self) -> usize {
+        let each = |k: &BandKind<S::Acc, I>| {
+            padded::<S::Acc>(k.frame.len().max(k.gather.src_reach())) + padded::<S::Acc>(k.grad.len)
+        };
+        padded::<S::Acc>(self.sums()) + self.kinds.iter().map(each).max().unwrap_or(0)
+    }
+
+    /// Kernel positions of one channel.
+    fn taps(&self) -> usize {
+        self.problem.geometry.axes().iter().map(|a| a.kernel() as usize).product()
+    }
+
+    /// One split of one item: sums over its units, one number for every kernel position and channel.
+    fn part(&self, part: Part<'_, S::Acc, S::Acc>, grad: &[S], input: &[S]) {
+        let (item, split) = (part.index / self.splits, part.index % self.splits);
+        let channel = item * self.width();
+        let lanes = self.width().min(self.grad.channels - channel);
+        let (sums, scratch) = part.scratch.split_at_mut(padded::<S::Acc>(self.sums()));
+        sums.fill(S::Acc::default());
+        let batch = self.problem.geometry.batch() as usize;
+        let units = batch * self.bands.count();
+        let (from, to) = (split * units / self.splits, (split + 1) * units / self.splits);
+        let mut cleared = usize::MAX;
+        for unit in from..to {
+            let (band, n) = (unit / batch, unit % batch);
+            let (start, size) = self.bands.band(band);
+            let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
+            let (packed, src) = scratch.split_at_mut(padded::<S::Acc>(kind.grad.len));
+            if cleared != band {
+                src[..kind.frame.len()].fill(S::Acc::default());
+                cleared = band;
+            }
+            let cut = Cut::new(&self.tracks, &kind.frame, start);
+            let source = channel / self.problem.geometry.c_out() as usize;
+            let sample = &input[n * self.input.sample + source * self.input.channel..];
+            load(self.isa, (&kind.frame, &cut), &self.input, (self.lanes, lanes), sample, src);
+            let lines = &grad[n * self.grad.sample + channel * self.grad.channel + self.grad.at(start)..];
+            let lines = match S::as_accumulators(lines).filter(|_| self.direct) {
+                Some(lines) => lines,
+                None => {
+                    self.load_grad(kind, lanes, lines, packed);
+                    packed
+                }
+            };
+            let cap = if self.lanes == Lanes::Channels { lanes } else { usize::MAX };
+            kind.gather.run(self.isa, lines, src, sums, cap);
+        }
+        self.finish(sums, lanes, part.out);
+    }
+
+    /// Copies a band of the output gradient.
+    fn load_grad(&self, kind: &BandKind<S::Acc, I>, lanes: usize, from: &[S], to: &mut [S::Acc]) {
+        for o0 in 0..kind.size[0] {
+            let base = o0 * self.grad.axis[0];
+            if self.lanes == Lanes::Width {
+                let block = Block {
+                    rows: kind.size[1],
+                    cols: kind.size[2],
+                    from_pitch: self.grad.axis[1],
+                    from_step: self.grad.axis[2],
+                    to_pitch: kind.grad.axis[1],
+                    to_step: 1,
+                };
+                widen(self.isa, &block, &from[base..], &mut to[o0 * kind.grad.axis[0]..]);
+                continue;
+            }
+            for o1 in 0..kind.size[1] {
+                let block = Block {
+                    rows: kind.size[2],
+                    cols: lanes,
+                    from_pitch: self.grad.axis[2],
+                    from_step: self.grad.channel,
+                    to_pitch: kind.grad.axis[2],
+                    to_step: 1,
+                };
+                let to = &mut to[o0 * kind.grad.axis[0] + o1 * kind.grad.axis[1]..];
+                widen(self.isa, &block, &from[base + o1 * self.grad.axis[1]..], to);
+            }
+        }
+    }
+
+    /// From sums to kernel positions: lanes are summed, or are channels.
+    fn finish(&self, sums: &[S::Acc], lanes: usize, out: &mut [S::Acc]) {
+        let width = <I as Simd<S::Acc>>::LANES;
+        let taps = self.taps();
+        for (vector, position) in sums.chunks_exact(width).zip(&self.order) {
+            let Some(position) = *position else { continue };
+            if self.lanes == Lanes::Channels {
+                for lane in 0..lanes {
+                    out[lane * taps + position] = vector[lane];
+                }
+            } else {
+                let mut sum = [S::Acc::default()];
+                reduce(self.isa, vector, &mut sum);
+                out[position] = sum[0];
+            }
+        }
+    }
+}
+
+/// (other taps, shared taps) of the sums.
+fn tap_grid(mode: Mode, sweeps: &[striate_core::Sweep; 3], width: usize) -> (usize, usize) {
+    let [t0, t1, t2] = sweeps.map(|s| s.taps as usize);
+    match mode {
+        Mode::Columns => (t0 * t1 * period(&sweeps[2], width), t2.div_ceil(period(&sweeps[2], width))),
+        Mode::Rows | Mode::Pixels(1) => (t0 * t2, t1),
+        Mode::Pixels(_) => (t0 * t1, t2),
+    }
+}
+
+/// The offsets of a band: all its gradient lines, in groups that share loaded source lines.
+fn steps<A: Accumulator, I: Simd<A>>(
+    mode: Mode,
+    frame: &Frame,
+    tracks: &[Track; 3],
+    size: [usize; 3],
+    grad: [usize; 3],
+) -> Offsets {
+    let sweeps = [0, 1, 2].map(|a| tracks[a].sweeps[0]);
+    let at = |axis: usize, tap: usize| frame.shift(axis, tap * sweeps[axis].reach_step as usize);
+    let (count, taps) = tap_grid(mode, &sweeps, I::LANES);
+    let others = (0..count)
+        .map(|other| {
+            let tap = mode.taps(&sweeps, I::LANES, other, 0);
+            at(0, tap[0]) + at(1, tap[1]) + at(2, tap[2])
+        })
+        .collect();
+    let step = [0, 1, 2].map(|a| match (a, mode) {
+        (2, Mode::Rows | Mode::Columns) => 1,
+        _ => frame.shift(a, sweeps[a].src_step as usize),
+    });
+    let shared = match mode {
+        Mode::Rows => 1,
+        Mode::Columns => 2,
+        Mode::Pixels(axis) => axis,
+    };
+    let sweep = &sweeps[shared];
+    let (class, share, pitch) = if mode == Mode::Columns {
+        (I::LANES, 1, I::LANES)
+    } else {
+        let (class, share) = (sweep.reach_step / sweep.lattice(), sweep.src_step / sweep.lattice());
+        (class as usize, share as usize, frame.shift(shared, sweep.reach_step as usize))
+    };
+    // Along the shared axis lines `class` positions apart belong together; across it vectors or positions follow.
+    let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
+    let mut steps = Vec::new();
+    let places = |axis: usize| if Some(axis) == lane_axis { I::LANES } else { 1 };
+    let rest: Vec<usize> = (0..3).filter(|&a| a != shared).collect();
+    for a in (0..size[rest[0]]).step_by(places(rest[0])) {
+        for b in (0..size[rest[1]]).step_by(places(rest[1])) {
+            for first in 0..if mode == Mode::Columns { 1 } else { class.min(size[shared]) } {
+                let mut j = first;
+                while j < size[shared] {
+                    let mut position = [0; 3];
+                    (position[rest[0]], position[rest[1]], position[shared]) = (a, b, j);
+                    let lanes = |ahead: usize| match lane_axis {
+                        Some(axis) => {
+                            (size[axis] - position[axis] - if axis == shared { ahead } else { 0 }).min(I::LANES)
+                        }
+                        None => I::LANES,
+                    };
+                    let whole = j + (LINES - 1) * class < size[shared] && lanes((LINES - 1) * class) == lanes(0);
+                    let lines = if whole && share <= 2 { LINES } else { 1 };
+                    let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
+                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes: lanes(0) });
+                    j += lines * class;
+                }
+            }
+        }
+    }
+    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps }
+}
+
+impl<S: Scalar, I: Convert<S>> Program for Weigh<S, I> {
+    fn workspace(&self, width: usize) -> usize {
+        let partial = self.splits * self.items() * self.width() * self.taps();
+        carved_bytes::<S::Acc>(1, partial) + carved_bytes::<S::Acc>(width, self.scratch())
+    }
+
+    fn run(&self, operands: Operands<'_>, pool: &dyn Pool) {
+        let Operands { first, second, out, workspace, .. } = operands;
+        let item = self.width() * self.taps();
+        let parts = self.splits * self.items();
+        let (partial, rest) = carve::<S::Acc>(workspace, 1, parts * item);
+        let (scratch, _) = carve::<S::Acc>(rest, pool.width(), self.scratch());
+        let bounds: Vec<usize> = (0..=parts).map(|i| i * item).collect();
+        let (grad, input) = (first.typed::<S>(), second.typed::<S>());
+        for_each_part(pool, (partial, &bounds), scratch, &|part| self.part(part, grad.data, input.data));
+        with_scalar!(out.dtype(), W => {
+            for (i, slot) in out.typed::<W>().data.iter_mut().enumerate() {
+                let (item_index, at) = (i / item, i % item);
+                let mut sum = partial[item_index * self.splits * item + at];
+                for split in 1..self.splits {
+                    sum += partial[(item_index * self.splits + split) * item + at];
+                }
+                *slot = W::narrow(<W as Scalar>::Acc::from_f64(sum.to_f64()));
+            }
+        });
+    }
+}

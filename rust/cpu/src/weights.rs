@@ -1,0 +1,81 @@
+//! Weights and bias as accumulators, in the order the loops read them.
+
+use striate_core::pool::{Part, for_each_part};
+use striate_core::{Accumulator, Pool, Scalar, Tensor, with_scalar};
+
+/// The packed order of a depthwise weight.
+#[derive(Default)]
+pub struct Weights {
+    /// Kernel position of every packed tap.
+    pub order: Vec<usize>,
+    /// Where each phase's taps start in `order`; one more entry than phases.
+    pub starts: Vec<usize>,
+    /// Channels of the weight.
+    pub channels: usize,
+    /// Kernel positions of a channel.
+    pub taps: usize,
+    /// Channels that are neighbours in a packed tap.
+    pub width: usize,
+    /// Channels of the weight that one produced channel sums over.
+    pub summed: usize,
+}
+
+impl Weights {
+    fn item(&self) -> usize {
+        self.order.len() * self.width
+    }
+
+    /// Numbers in all packed weights.
+    pub fn len(&self) -> usize {
+        self.channels.div_ceil(self.width) * self.item()
+    }
+
+    /// The packed taps of one phase of one item.
+    pub fn of<'a, A>(&self, packed: &'a [A], item: usize, summand: usize, phase: usize) -> &'a [A] {
+        let base = (item * self.summed + summand) * self.item();
+        &packed[base + self.starts[phase] * self.width..base + self.starts[phase + 1] * self.width]
+    }
+
+    /// Packs a weight tensor.
+    pub fn pack<A: Accumulator>(&self, weight: Tensor<'_>, packed: &mut [A], pool: &dyn Pool) {
+        let items = self.channels.div_ceil(self.width);
+        // A few items to a part, so that small weights are packed by the caller alone.
+        let each = (16_384 / self.item().max(1)).clamp(1, items.max(1));
+        let bounds: Vec<usize> = (0..=items.div_ceil(each)).map(|i| (i * each).min(items) * self.item()).collect();
+        with_scalar!(weight.dtype(), W => {
+            let data = weight.typed::<W>().data;
+            for_each_part(pool, (packed, &bounds), &mut [], &|part: Part<'_, A, u8>| {
+                for (offset, item) in part.out.chunks_mut(self.item().max(1)).enumerate() {
+                    self.pack_item(data, part.index * each + offset, item);
+                }
+            });
+        });
+    }
+
+    fn pack_item<W: Scalar, A: Accumulator>(&self, data: &[W], item: usize, packed: &mut [A]) {
+        for lane in 0..self.width {
+            let channel = item * self.width + lane;
+            if channel >= self.channels {
+                // Lanes past the last channel are computed and dropped; they must not be slow on the way.
+                packed.iter_mut().skip(lane).step_by(self.width).for_each(|slot| *slot = A::default());
+                continue;
+            }
+            let taps = &data[channel * self.taps..][..self.taps];
+            for (slot, &k) in packed[lane..].iter_mut().step_by(self.width).zip(&self.order) {
+                *slot = A::from_f64(taps[k].widen().to_f64());
+            }
+        }
+    }
+}
+
+/// Writes the bias, or zeros, and zeros after it.
+pub fn bias<A: Accumulator>(bias: Option<Tensor<'_>>, starts: &mut [A]) {
+    starts.fill(A::default());
+    if let Some(bias) = bias {
+        with_scalar!(bias.dtype(), W => {
+            for (slot, value) in starts.iter_mut().zip(bias.typed::<W>().data) {
+                *slot = A::from_f64(value.widen().to_f64());
+            }
+        });
+    }
+}

@@ -1,0 +1,376 @@
+//! The multiply-add loop of the forward pass and the input gradient.
+//!
+//! One tile is a column of `rows` vector accumulators. Along the *shared* direction, accumulator `a` meets tap `t`
+//! at source line `t + a * share`, so one loaded line serves every pair with that sum: with `share` 1 and weights
+//! in registers, `rows + taps - 1` loads feed `rows * taps` multiply-adds. The taps of all other directions are a
+//! list of source offsets, looped over outside. What the lanes are (columns or channels) and what the shared
+//! direction is (rows, columns or vectors) is the caller's choice of offsets; dilation and stride are offsets too.
+
+use crate::isa::{Simd, Task};
+use crate::tiles::{chunks, meet, most_taps, unrolled};
+use std::marker::PhantomData;
+use std::ops::Range;
+use striate_core::Accumulator;
+
+/// One tile of accumulators.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// Source offset of accumulator 0 at the first shared and first other tap, without the others' offset.
+    pub src: usize,
+    /// Destination offset of accumulator 0.
+    pub dst: usize,
+    /// Accumulators to be stored.
+    pub rows: usize,
+    /// Lanes of accumulator 0 to be stored; may exceed a vector.
+    pub lanes: usize,
+}
+
+/// The offsets of a correlation, before they are checked.
+pub struct Offsets {
+    /// Source offsets of the taps outside the shared direction.
+    pub others: Vec<usize>,
+    /// Taps along the shared direction: the first `split` others have `taps.0`, the rest `taps.1`.
+    pub taps: (usize, usize),
+    /// See `taps`.
+    pub split: usize,
+    /// Source distance of neighbouring taps of the shared direction.
+    pub pitch: usize,
+    /// Accumulators lie this many shared taps apart.
+    pub share: usize,
+    /// Destination distance of neighbouring accumulators.
+    pub dst_pitch: usize,
+    /// Each further accumulator stores this many lanes fewer than `Tile::lanes`.
+    pub lane_step: usize,
+    /// The tiles.
+    pub tiles: Vec<Tile>,
+}
+
+/// Offsets whose reach is known, for one vector width.
+pub struct Correlation<A, I> {
+    offsets: Offsets,
+    chunks: Vec<Chunk>,
+    weights: usize,
+    src_reach: usize,
+    dst_reach: usize,
+    /// The same without the lanes.
+    dst_base: usize,
+    made_for: PhantomData<fn(A, I)>,
+}
+
+/// Neighbouring shared taps whose weights are in registers together, and the others they belong to.
+#[derive(Clone, Debug)]
+struct Chunk {
+    first: usize,
+    taps: usize,
+    others: Range<usize>,
+    /// Weights of all chunks before this one.
+    weights: usize,
+}
+
+/// Weights in the order of [`Correlation::weight_order`], one value for all lanes or one per lane.
+#[derive(Clone, Copy)]
+pub enum Weights<'a, A> {
+    /// One number a tap.
+    Scalar(&'a [A]),
+    /// A vector a tap.
+    Vector(&'a [A]),
+}
+
+/// What accumulators start from.
+#[derive(Clone, Copy)]
+pub enum Start<'a, A> {
+    /// The same in every lane.
+    Scalar(A),
+    /// One vector.
+    Vector(&'a [A]),
+    /// What the destination holds.
+    Destination,
+}
+
+/// Accumulators of a tile for a number of remaining ones, by register count and whether lines are shared.
+pub fn tile_rows(remaining: usize, registers: usize, share: usize) -> usize {
+    let sizes: &[usize] = if registers >= 32 && share == 1 { &[14, 8, 4, 1] } else { &[8, 4, 1] };
+    // The smallest tile that covers what remains, if little of it is wasted; else the largest that fits.
+    let cover = sizes.iter().rev().copied().find(|&size| size >= remaining);
+    match cover {
+        Some(size) if size * 4 <= remaining * 5 || size <= 4 => size,
+        _ => sizes.iter().copied().find(|&size| size <= remaining).unwrap_or(1),
+    }
+}
+
+impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
+    /// Checks nothing, but works out how far the offsets reach; runs compare that with the memory they are given.
+    pub fn new(offsets: Offsets) -> Correlation<A, I> {
+        let farthest = offsets.others.iter().copied().max().unwrap_or(0);
+        let mut reach = (0, 0, 0);
+        for tile in &offsets.tiles {
+            let rows = Self::allotted(tile.rows, offsets.share);
+            let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
+            reach.0 = reach.0.max(tile.src + farthest + lines * offsets.pitch + I::LANES);
+            for a in 0..tile.rows {
+                let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(I::LANES);
+                reach.1 = reach.1.max(tile.dst + a * offsets.dst_pitch + lanes);
+                reach.2 = reach.2.max(tile.dst + a * offsets.dst_pitch);
+            }
+        }
+        let mut made = Vec::new();
+        let mut weights = 0;
+        for (taps, others) in
+            [(offsets.taps.0, 0..offsets.split), (offsets.taps.1, offsets.split..offsets.others.len())]
+        {
+            if taps == 0 || others.is_empty() {
+                continue;
+            }
+            for (first, taps) in chunks(taps, most_taps(I::REGISTERS)) {
+                made.push(Chunk { first, taps, others: others.clone(), weights });
+                weights += taps * others.len();
+            }
+        }
+        let (src_reach, dst_reach, dst_base) = reach;
+        Correlation { offsets, chunks: made, weights, src_reach, dst_reach, dst_base, made_for: PhantomData }
+    }
+
+    /// Accumulators actually computed for a tile.
+    fn allotted(rows: usize, share: usize) -> usize {
+        let sizes: &[usize] = if I::REGISTERS >= 32 && share == 1 { &[1, 4, 8, 14] } else { &[1, 4, 8] };
+        sizes.iter().copied().find(|&size| size >= rows).expect("a tile has at most `tile_rows` rows")
+    }
+
+    /// Number of taps outside the shared direction.
+    pub fn others(&self) -> usize {
+        self.offsets.others.len()
+    }
+
+    /// Numbers of source memory a run needs.
+    pub fn src_reach(&self) -> usize {
+        self.src_reach
+    }
+
+    /// Numbers of destination memory a run needs.
+    pub fn dst_reach(&self) -> usize {
+        self.dst_reach
+    }
+
+    /// The order in which weights are read: (other tap, shared tap).
+    pub fn weight_order(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        self.chunks.iter().flat_map(move |chunk| {
+            chunk.others.clone().flat_map(move |other| (0..chunk.taps).map(move |t| (other, chunk.first + t)))
+        })
+    }
+
+    /// Computes all tiles, using only the other taps in `others`.
+    pub fn run(&self, isa: I, job: Job<'_, A>) {
+        let (given, vector) = match job.weights {
+            Weights::Scalar(w) => (w.len(), false),
+            Weights::Vector(w) => (w.len() / I::LANES, true),
+        };
+        assert!(self.src_reach <= job.src.len(), "source of {} is short of {}", job.src.len(), self.src_reach);
+        let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
+        assert!(reach <= job.dst.len(), "destination of {} is short of {reach}", job.dst.len());
+        assert!(self.weights <= given && job.others.end <= self.offsets.others.len(), "too few weights");
+        if let Start::Vector(start) = job.start {
+            assert!(start.len() >= I::LANES);
+        }
+        match (self.offsets.share, vector) {
+            (1, false) => isa.run(Run::<A, I, 1, false>(self, job)),
+            (2, false) => isa.run(Run::<A, I, 2, false>(self, job)),
+            (_, false) => isa.run(Run::<A, I, 0, false>(self, job)),
+            (1, true) => isa.run(Run::<A, I, 1, true>(self, job)),
+            (2, true) => isa.run(Run::<A, I, 2, true>(self, job)),
+            (_, true) => isa.run(Run::<A, I, 0, true>(self, job)),
+        }
+    }
+}
+
+/// Memory of one run.
+pub struct Job<'a, A> {
+    /// Source numbers.
+    pub src: &'a [A],
+    /// Weights.
+    pub weights: Weights<'a, A>,
+    /// Where sums start.
+    pub start: Start<'a, A>,
+    /// The other taps to use.
+    pub others: Range<usize>,
+    /// Lanes to store at most; a vector or more stores what the tiles say.
+    pub lanes: usize,
+    /// Destination numbers.
+    pub dst: &'a mut [A],
+}
+
+/// `SHARE` is `Offsets::share` if it is 1 or 2, else 0 for lines that no two accumulators have in common.
+struct Run<'a, A, I, const SHARE: usize, const VECTOR: bool>(&'a Correlation<A, I>, Job<'a, A>);
+
+impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I> for Run<'_, A, I, SHARE, VECTOR> {
+    type Out = ();
+    #[inline(always)]
+    fn call(self, isa: I) {
+        let Run(plan, job) = self;
+        let (Weights::Scalar(weights) | Weights::Vector(weights)) = job.weights;
+        let start = match job.start {
+            Start::Scalar(value) => Some(isa.splat(value)),
+            // SAFETY: `run` asserted a full vector.
+            Start::Vector(values) => Some(unsafe { isa.load(values.as_ptr()) }),
+            Start::Destination => None,
+        };
+        let at = Place {
+            plan,
+            src: job.src.as_ptr(),
+            weights: weights.as_ptr(),
+            others: job.others,
+            lanes: job.lanes,
+            dst: job.dst.as_mut_ptr(),
+        };
+        for tile in &plan.offsets.tiles {
+            // SAFETY: `run` asserted that source, weights and destination cover the reach of every tile.
+            unsafe {
+                match Correlation::<A, I>::allotted(tile.rows, SHARE) {
+                    14 => at.tile::<14, SHARE, VECTOR>(isa, tile, start),
+                    8 => at.tile::<8, SHARE, VECTOR>(isa, tile, start),
+                    4 => at.tile::<4, SHARE, VECTOR>(isa, tile, start),
+                    _ => at.tile::<1, SHARE, VECTOR>(isa, tile, start),
+                }
+            }
+        }
+    }
+}
+
+struct Place<'a, A, I> {
+    plan: &'a Correlation<A, I>,
+    src: *const A,
+    weights: *const A,
+    others: Range<usize>,
+    lanes: usize,
+    dst: *mut A,
+}
+
+impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
+    /// # Safety
+    /// The memory must cover the tile's reach.
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const SHARE: usize, const VECTOR: bool>(
+        &self,
+        isa: I,
+        tile: &Tile,
+        start: Option<I::V>,
+    ) {
+        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) } {
+            unreachable!("no such tile");
+        }
+        let width = if VECTOR { I::LANES } else { 1 };
+        let offsets = &self.plan.offsets;
+        let mut acc = [start.unwrap_or(isa.splat(A::default())); R];
+        if start.is_none() {
+            unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+                if N < R && N < tile.rows {
+                    let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+                    // SAFETY: inside the destination reach that `run` asserted.
+                    acc[if N < R { N } else { 0 }] =
+                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(lanes)) };
+                }
+            });
+        }
+        for chunk in &self.plan.chunks {
+            let taps = chunk.taps;
+            let from = chunk.others.start.max(self.others.start);
+            let others = from..chunk.others.end.min(self.others.end).max(from);
+            // SAFETY: inside the reach that `run` asserted.
+            unsafe {
+                let src = self.src.wrapping_add(tile.src + chunk.first * offsets.pitch);
+                let weights = self.weights.add((chunk.weights + (from - chunk.others.start) * taps) * width);
+                let others = &offsets.others[others];
+                macro_rules! by_taps {
+                    ($($n:literal)*) => { match taps {
+                        $($n => self.taps::<R, $n, SHARE, VECTOR>(isa, (src, weights), others, &mut acc),)*
+                        _ => unreachable!("a chunk has 1 to 8 taps"),
+                    } };
+                }
+                by_taps!(1 2 3 4 5 6 7 8);
+            }
+        }
+        unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+            if N < R && N < tile.rows {
+                let v = acc[if N < R { N } else { 0 }];
+                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+                // SAFETY: inside the destination reach that `run` asserted.
+                unsafe {
+                    let to = self.dst.add(tile.dst + N * offsets.dst_pitch);
+                    if lanes >= I::LANES { isa.store(to, v) } else { isa.store_masked(to, v, isa.mask(lanes)) }
+                }
+            }
+        });
+    }
+
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool>(
+        &self,
+        isa: I,
+        (src, mut weights): (*const A, *const A),
+        others: &[usize],
+        acc: &mut [I::V; R],
+    ) {
+        if const { TAPS > most_taps(I::REGISTERS) } {
+            unreachable!("no such chunk");
+        }
+        let pitch = self.plan.offsets.pitch;
+        // A local copy, so that sums stay in registers whatever became of `acc`.
+        let mut sums = *acc;
+        for &other in others {
+            let mut w = [sums[0]; TAPS];
+            for (t, slot) in w.iter_mut().enumerate() {
+                // SAFETY: `run` asserted enough weights.
+                *slot =
+                    unsafe { if VECTOR { isa.load(weights.add(t * I::LANES)) } else { isa.splat(*weights.add(t)) } };
+            }
+            // SAFETY: at most one past the weights; the source line is inside the reach.
+            let mut line = unsafe {
+                weights = weights.add(TAPS * if VECTOR { I::LANES } else { 1 });
+                src.wrapping_add(other)
+            };
+            if SHARE == 0 {
+                // SAFETY: inside the reach.
+                unsafe { self.unshared(isa, line, &w, &mut sums) };
+                continue;
+            }
+            unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
+                if N < TAPS + (R - 1) * SHARE {
+                    // SAFETY: line `N` is inside the reach.
+                    let x = unsafe { isa.load(line) };
+                    line = line.wrapping_add(pitch);
+                    unrolled!(T in [0 1 2 3 4 5 6 7] {
+                        if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
+                            sums[a] = isa.mul_add(w[t], x, sums[a]);
+                        }
+                    });
+                }
+            });
+        }
+        *acc = sums;
+    }
+
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn unshared<const R: usize, const TAPS: usize>(
+        &self,
+        isa: I,
+        line: *const A,
+        w: &[I::V; TAPS],
+        acc: &mut [I::V; R],
+    ) {
+        let (pitch, apart) = (self.plan.offsets.pitch, self.plan.offsets.share * self.plan.offsets.pitch);
+        unrolled!(T in [0 1 2 3 4 5 6 7] {
+            if T < TAPS {
+                unrolled!(N in [0 1 2 3 4 5 6 7] {
+                    if N < R {
+                        let (a, t) = (if N < R { N } else { 0 }, if T < TAPS { T } else { 0 });
+                        // SAFETY: the line of accumulator `N` and tap `T` is inside the reach.
+                        acc[a] = isa.mul_add(w[t], unsafe { isa.load(line.add(N * apart + T * pitch)) }, acc[a]);
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,80 @@
+//! What a token offers.
+
+use striate_core::{Accumulator, Scalar};
+
+/// A proof that the running processor has an instruction set.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// Its word in row names.
+    const NAME: &'static str;
+    /// The token, if this processor has the features.
+    fn detect() -> Option<Self>;
+    /// Runs a task compiled with the features.
+    fn run<T: Task<Self>>(self, task: T) -> T::Out;
+}
+
+/// Work to be compiled for an instruction set. `call` must be `inline(always)` and so must all it calls, or the
+/// features are lost.
+pub trait Task<I> {
+    /// What it returns.
+    type Out;
+    /// Does the work.
+    fn call(self, isa: I) -> Self::Out;
+}
+
+/// Vectors of accumulators.
+pub trait Simd<A: Accumulator>: Isa {
+    /// A vector.
+    type V: Copy;
+    /// A choice of leading lanes.
+    type M: Copy;
+    /// Numbers in a vector.
+    const LANES: usize;
+    /// Vector registers of the processor.
+    const REGISTERS: usize;
+
+    /// The same value in all lanes.
+    fn splat(self, value: A) -> Self::V;
+    /// `a * b + c`.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// `a + b`.
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The sum of all lanes, in a fixed order.
+    fn sum(self, v: Self::V) -> A;
+    /// The first `lanes` lanes; all if there are fewer.
+    fn mask(self, lanes: usize) -> Self::M;
+
+    /// Reads a vector.
+    ///
+    /// # Safety
+    /// `from` must be readable for `LANES` numbers.
+    unsafe fn load(self, from: *const A) -> Self::V;
+    /// Reads the chosen lanes, zero elsewhere.
+    ///
+    /// # Safety
+    /// `from` must be readable for the chosen lanes.
+    unsafe fn load_masked(self, from: *const A, mask: Self::M) -> Self::V;
+    /// Writes a vector.
+    ///
+    /// # Safety
+    /// `to` must be writable for `LANES` numbers.
+    unsafe fn store(self, to: *mut A, v: Self::V);
+    /// Writes the chosen lanes.
+    ///
+    /// # Safety
+    /// `to` must be writable for the chosen lanes.
+    unsafe fn store_masked(self, to: *mut A, v: Self::V, mask: Self::M);
+}
+
+/// Between stored numbers and vectors of their accumulators.
+pub trait Convert<S: Scalar>: Simd<S::Acc> {
+    /// Reads `LANES` stored numbers.
+    ///
+    /// # Safety
+    /// `from` must be readable for `LANES` numbers.
+    unsafe fn widen(self, from: *const S) -> Self::V;
+    /// Writes `LANES` numbers, rounded to nearest even.
+    ///
+    /// # Safety
+    /// `to` must be writable for `LANES` numbers.
+    unsafe fn narrow(self, v: Self::V, to: *mut S);
+}

@@ -1,0 +1,267 @@
+//! AVX2 (with FMA and F16C) and AVX-512 (F, BW, DQ, VL).
+//!
+//! bf16 is rounded with integer instructions: the processor's own conversion flushes subnormal numbers.
+
+use crate::isa::{Convert, Isa, Simd, Task};
+use core::arch::x86_64::*;
+use striate_core::{Bf16, F16};
+
+/// AVX2, FMA and F16C.
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+/// AVX-512 F, BW, DQ and VL.
+#[derive(Clone, Copy)]
+pub struct Avx512(());
+
+impl Isa for Avx2 {
+    const NAME: &'static str = "avx2";
+    fn detect() -> Option<Self> {
+        let found =
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
+        found.then_some(Avx2(()))
+    }
+    #[inline(always)]
+    fn run<T: Task<Self>>(self, task: T) -> T::Out {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn with_avx2<T: Task<Avx2>>(task: T) -> T::Out {
+            task.call(Avx2(()))
+        }
+        // SAFETY: a token exists only where `detect` found the features.
+        unsafe { with_avx2(task) }
+    }
+}
+
+impl Isa for Avx512 {
+    const NAME: &'static str = "avx512";
+    fn detect() -> Option<Self> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl");
+        found.then_some(Avx512(()))
+    }
+    #[inline(always)]
+    fn run<T: Task<Self>>(self, task: T) -> T::Out {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn with_avx512<T: Task<Avx512>>(task: T) -> T::Out {
+            task.call(Avx512(()))
+        }
+        // SAFETY: a token exists only where `detect` found the features.
+        unsafe { with_avx512(task) }
+    }
+}
+
+/// Implements [`Simd`] from the names of one vector width's intrinsics.
+macro_rules! simd {
+    ($token:ty, $acc:ty, $v:ty, $m:ty, $lanes:literal, $registers:literal,
+     $set1:ident $fma:ident $add:ident $load:ident $store:ident $maskload:ident $maskstore:ident,
+     sum: $sum:expr, mask: $mask:expr) => {
+        impl Simd<$acc> for $token {
+            type V = $v;
+            type M = $m;
+            const LANES: usize = $lanes;
+            const REGISTERS: usize = $registers;
+            #[inline(always)]
+            fn splat(self, value: $acc) -> $v {
+                // SAFETY: the token proves the features.
+                unsafe { $set1(value) }
+            }
+            #[inline(always)]
+            fn mul_add(self, a: $v, b: $v, c: $v) -> $v {
+                // SAFETY: the token proves the features.
+                unsafe { $fma(a, b, c) }
+            }
+            #[inline(always)]
+            fn add(self, a: $v, b: $v) -> $v {
+                // SAFETY: the token proves the features.
+                unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn sum(self, v: $v) -> $acc {
+                // SAFETY: the token proves the features.
+                unsafe { $sum(v) }
+            }
+            #[inline(always)]
+            fn mask(self, lanes: usize) -> $m {
+                // SAFETY: the token proves the features.
+                unsafe { $mask(lanes) }
+            }
+            #[inline(always)]
+            unsafe fn load(self, from: *const $acc) -> $v {
+                // SAFETY: the token proves the features, the caller vouches for the range.
+                unsafe { $load(from) }
+            }
+            #[inline(always)]
+            unsafe fn load_masked(self, from: *const $acc, mask: $m) -> $v {
+                // SAFETY: as for `load`; lanes outside the mask are not touched.
+                unsafe { $maskload(from, mask) }
+            }
+            #[inline(always)]
+            unsafe fn store(self, to: *mut $acc, v: $v) {
+                // SAFETY: as for `load`.
+                unsafe { $store(to, v) }
+            }
+            #[inline(always)]
+            unsafe fn store_masked(self, to: *mut $acc, v: $v, mask: $m) {
+                // SAFETY: as for `load`; lanes outside the mask are not touched.
+                unsafe { $maskstore(to, mask, v) }
+            }
+        }
+    };
+}
+
+#[inline(always)]
+unsafe fn load_z_ps(from: *const f32, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller holds the token and vouches for the range.
+    unsafe { _mm512_maskz_loadu_ps(mask, from) }
+}
+#[inline(always)]
+unsafe fn load_z_pd(from: *const f64, mask: __mmask8) -> __m512d {
+    // SAFETY: the caller holds the token and vouches for the range.
+    unsafe { _mm512_maskz_loadu_pd(mask, from) }
+}
+
+#[inline(always)]
+unsafe fn bits16(lanes: usize) -> __mmask16 {
+    ((1u32 << lanes.min(16)) - 1) as u16
+}
+#[inline(always)]
+unsafe fn bits8(lanes: usize) -> __mmask8 {
+    ((1u32 << lanes.min(8)) - 1) as u8
+}
+
+/// Lane numbers 0..8 and 0..4, compared with a count to make AVX2 masks.
+static COUNT: [i32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
+static COUNT_LONG: [i64; 4] = [0, 1, 2, 3];
+
+#[inline(always)]
+unsafe fn mask8(lanes: usize) -> __m256i {
+    // SAFETY: the caller holds the token; the table has eight entries.
+    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes.min(8) as i32), _mm256_loadu_si256(COUNT.as_ptr().cast())) }
+}
+#[inline(always)]
+unsafe fn mask4(lanes: usize) -> __m256i {
+    // SAFETY: the caller holds the token; the table has four entries.
+    unsafe {
+        _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes.min(4) as i64), _mm256_loadu_si256(COUNT_LONG.as_ptr().cast()))
+    }
+}
+#[inline(always)]
+unsafe fn sum8(v: __m256) -> f32 {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+}
+#[inline(always)]
+unsafe fn sum4(v: __m256d) -> f64 {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let two = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd::<1>(v));
+        _mm_cvtsd_f64(_mm_add_sd(two, _mm_unpackhi_pd(two, two)))
+    }
+}
+
+simd!(Avx512, f32, __m512, __mmask16, 16, 32,
+    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
+    sum: |v| _mm512_reduce_add_ps(v), mask: |n| bits16(n));
+simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
+    _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
+    sum: |v| _mm512_reduce_add_pd(v), mask: |n| bits8(n));
+simd!(Avx2, f32, __m256, __m256i, 8, 16,
+    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
+    sum: |v| sum8(v), mask: |n| mask8(n));
+simd!(Avx2, f64, __m256d, __m256i, 4, 16,
+    _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_maskload_pd _mm256_maskstore_pd,
+    sum: |v| sum4(v), mask: |n| mask4(n));
+
+/// Implements [`Convert`] of a type that is its own accumulator.
+macro_rules! identity {
+    ($($token:ty, $acc:ty, $v:ty);*) => {$(
+        impl Convert<$acc> for $token {
+            #[inline(always)]
+            unsafe fn widen(self, from: *const $acc) -> $v {
+                // SAFETY: passed on unchanged.
+                unsafe { self.load(from) }
+            }
+            #[inline(always)]
+            unsafe fn narrow(self, v: $v, to: *mut $acc) {
+                // SAFETY: passed on unchanged.
+                unsafe { self.store(to, v) }
+            }
+        }
+    )*};
+}
+identity!(Avx512, f32, __m512; Avx512, f64, __m512d; Avx2, f32, __m256; Avx2, f64, __m256d);
+
+impl Convert<F16> for Avx512 {
+    #[inline(always)]
+    unsafe fn widen(self, from: *const F16) -> __m512 {
+        // SAFETY: the token proves the features, the caller vouches for the range.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, v: __m512, to: *mut F16) {
+        // SAFETY: as for `widen`.
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
+    }
+}
+
+impl Convert<F16> for Avx2 {
+    #[inline(always)]
+    unsafe fn widen(self, from: *const F16) -> __m256 {
+        // SAFETY: the token proves the features, the caller vouches for the range.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, v: __m256, to: *mut F16) {
+        // SAFETY: as for `widen`.
+        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT }>(v)) }
+    }
+}
+
+impl Convert<Bf16> for Avx512 {
+    #[inline(always)]
+    unsafe fn widen(self, from: *const Bf16) -> __m512 {
+        // SAFETY: the token proves the features, the caller vouches for the range.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, v: __m512, to: *mut Bf16) {
+        // SAFETY: as for `widen`.
+        unsafe {
+            let bits = _mm512_castps_si512(v);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+            let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(v, v);
+            let kept = _mm512_mask_blend_epi32(nan, rounded, quiet);
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(kept)));
+        }
+    }
+}
+
+impl Convert<Bf16> for Avx2 {
+    #[inline(always)]
+    unsafe fn widen(self, from: *const Bf16) -> __m256 {
+        // SAFETY: the token proves the features, the caller vouches for the range.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+    #[inline(always)]
+    unsafe fn narrow(self, v: __m256, to: *mut Bf16) {
+        // SAFETY: as for `widen`.
+        unsafe {
+            let bits = _mm256_castps_si256(v);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+            let kept = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan));
+            let packed = _mm_packus_epi32(_mm256_castsi256_si128(kept), _mm256_extracti128_si256::<1>(kept));
+            _mm_storeu_si128(to.cast(), packed);
+        }
+    }
+}
