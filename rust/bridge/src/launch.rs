@@ -161,7 +161,7 @@ pub unsafe fn run_line(line: &str, at: Addresses, workers: i64) -> Result<(), Fa
     if workers < 1 {
         return Err(about(format!("workers: expected at least 1, got {workers}")));
     }
-    let plan = striate_plan::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
+    let plan = crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
     let pool = crate::own_pool::OwnPool::new(usize::try_from(workers).unwrap_or(usize::MAX));
     let heap = |bytes: usize, run: &mut dyn FnMut(&mut [u8])| {
         let mut space: Vec<u8> = Vec::new();
