@@ -98,7 +98,7 @@ fn set_kernels(pattern: Option<&str>) -> PyResult<()> {
 #[allow(clippy::too_many_arguments)] // Python passes what the C interface does, flat.
 fn run(py: Python<'_>, line: &str, out: usize, a: usize, b: usize, bias: usize, workers: i64) -> PyResult<()> {
     let at = Addresses { first: a, second: b, bias, out };
-    // SAFETY: that the addresses are those of such tensors is the Python caller's duty, as the stub file says.
+    // SAFETY: that the addresses are those of such tensors is the caller's duty, which no type can take off Python.
     Ok(py.detach(|| guarded(|| unsafe { run_line(line, at, workers) }))?)
 }
 
