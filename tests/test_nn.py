@@ -31,8 +31,7 @@ def _pairs() -> list[Any]:
         for name in NAMES
         for options in OPTIONS
         if "Transpose" not in name
-        or not isinstance(options.get("padding"), str)
-        and "padding_mode" not in options
+        or (not isinstance(options.get("padding"), str) and "padding_mode" not in options)
     ]
 
 

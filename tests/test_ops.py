@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from ops_cases import CASES, Case, every_case
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import striate
+from ops_cases import CASES, Case, every_case
 
 close = torch.testing.assert_close
 RAW = torch.ops.striate
@@ -277,6 +277,7 @@ def test_both_bridge_routes_give_the_same_bits() -> None:
             [sys.executable, "-c", code],
             env={**os.environ, "STRIATE_BRIDGE": route},
             capture_output=True,
+            check=False,
             timeout=120,
         )
         assert done.returncode == 0, done.stderr.decode()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from ops_cases import Case, every_case
 
 import striate
+from ops_cases import Case, every_case
 
 close = torch.testing.assert_close
 

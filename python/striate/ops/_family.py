@@ -64,7 +64,6 @@ class Family:
         op = getattr(getattr(torch.ops, self.namespace), member.name).default
         return _route(op, member.tensors, _lean_function(op, member), _full_function(op, member))
 
-
     def _register_flops(self, member: Member) -> None:
         packet = getattr(getattr(torch.ops, self.namespace), member.name)
         sys.modules[_FLOP_COUNTER].register_flop_formula(packet)(member.flops)

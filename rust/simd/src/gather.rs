@@ -7,6 +7,7 @@
 use crate::isa::{Simd, Task};
 use crate::tiles::{chunks, meet, unrolled};
 use std::marker::PhantomData;
+use std::ops::Range;
 use striate_core::Accumulator;
 
 /// Some gradient lines and the source lines they meet.
@@ -20,6 +21,8 @@ pub struct Step {
     pub lines: usize,
     /// Lanes that count, at most a vector.
     pub lanes: usize,
+    /// Position of the first source line along the shared direction, for clipping.
+    pub line: usize,
 }
 
 /// Gradient lines that share loads.
@@ -39,6 +42,10 @@ pub struct Offsets {
     pub grad_pitch: usize,
     /// The steps.
     pub steps: Vec<Step>,
+    /// Steps after which the sums go back to memory, so that the lines in use stay in the first cache.
+    pub round: usize,
+    /// Positions between neighbouring taps, and between the first and last gradient line of a step.
+    pub reach: (usize, usize),
 }
 
 /// Offsets whose reach is known, for one vector width.
@@ -83,17 +90,18 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         self.offsets.others.len() * self.offsets.taps * I::LANES
     }
 
-    /// Adds all steps to the sums, using at most the first `lanes` lanes of each.
-    pub fn run(&self, isa: I, grad: &[A], src: &[A], sums: &mut [A], lanes: usize) {
+    /// Adds all steps to the sums, using at most the first `lanes` lanes of each, and only taps that meet a source
+    /// position in `real` along the shared direction.
+    pub fn run(&self, isa: I, (grad, src): (&[A], &[A]), sums: &mut [A], lanes: usize, real: Range<usize>) {
         let reach = if lanes < I::LANES { self.grad_base + lanes } else { self.grad_reach };
         assert!(self.src_reach <= src.len(), "source of {} is short of {}", src.len(), self.src_reach);
         assert!(reach <= grad.len() || self.offsets.steps.is_empty(), "gradient of {} is short of {reach}", grad.len());
         assert!(self.sums() <= sums.len(), "sums of {} are short of {}", sums.len(), self.sums());
         let memory = (grad.as_ptr(), src.as_ptr(), sums.as_mut_ptr());
         match self.offsets.share {
-            1 => isa.run(Run::<A, I, 1>(self, memory, lanes)),
-            2 => isa.run(Run::<A, I, 2>(self, memory, lanes)),
-            _ => isa.run(Run::<A, I, 0>(self, memory, lanes)),
+            1 => isa.run(Run::<A, I, 1>(self, memory, lanes, real)),
+            2 => isa.run(Run::<A, I, 2>(self, memory, lanes, real)),
+            _ => isa.run(Run::<A, I, 0>(self, memory, lanes, real)),
         }
     }
 }
@@ -101,26 +109,28 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
 /// Gradient, source and sums, whose reach `Gather::run` asserted.
 type Memory<A> = (*const A, *const A, *mut A);
 
-struct Run<'a, A, I, const SHARE: usize>(&'a Gather<A, I>, Memory<A>, usize);
+struct Run<'a, A, I, const SHARE: usize>(&'a Gather<A, I>, Memory<A>, usize, Range<usize>);
 
 impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, SHARE> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
-        let Run(plan, memory, lanes) = self;
+        let Run(plan, memory, lanes, real) = self;
         let offsets = &plan.offsets;
         let (most_taps, most_others) = const { tile(I::REGISTERS) };
-        for (other, others) in chunks(offsets.others.len(), most_others) {
-            for (first, taps) in chunks(offsets.taps, most_taps) {
-                let part = Part { plan, other, first, memory, lanes };
-                macro_rules! by_size {
-                    ($(($t:literal $c:literal))*) => { match (taps, others) {
-                        // SAFETY: `Gather::run` asserted the reach of all steps and the size of the sums.
-                        $(($t, $c) => unsafe { part.fold::<$t, $c, SHARE>(isa) },)*
-                        _ => unreachable!("chunks are at most the register tile"),
-                    } };
+        for steps in offsets.steps.chunks(offsets.round.max(1)) {
+            for (other, others) in chunks(offsets.others.len(), most_others) {
+                for (first, taps) in chunks(offsets.taps, most_taps) {
+                    let part = Part { plan, other, first, memory, lanes, real: real.clone() };
+                    macro_rules! by_size {
+                        ($(($t:literal $c:literal))*) => { match (taps, others) {
+                            // SAFETY: `Gather::run` asserted the reach of all steps and the size of the sums.
+                            $(($t, $c) => unsafe { part.fold::<$t, $c, SHARE>(isa, steps) },)*
+                            _ => unreachable!("chunks are at most the register tile"),
+                        } };
+                    }
+                    by_size!((1 1)(1 2)(1 3)(2 1)(2 2)(2 3)(3 1)(3 2)(3 3)(4 1)(4 2)(4 3)(5 1)(5 2)(5 3)(6 1)(6 2)(6 3)(7 1)(7 2)(7 3));
                 }
-                by_size!((1 1)(1 2)(1 3)(2 1)(2 2)(2 3)(3 1)(3 2)(3 3)(4 1)(4 2)(4 3)(5 1)(5 2)(5 3)(6 1)(6 2)(6 3)(7 1)(7 2)(7 3));
             }
         }
     }
@@ -132,13 +142,14 @@ struct Part<'a, A, I> {
     first: usize,
     memory: Memory<A>,
     lanes: usize,
+    real: Range<usize>,
 }
 
 impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     /// # Safety
     /// The memory must cover the plan's reach.
     #[inline(always)]
-    unsafe fn fold<const T: usize, const C: usize, const SHARE: usize>(&self, isa: I) {
+    unsafe fn fold<const T: usize, const C: usize, const SHARE: usize>(&self, isa: I, steps: &[Step]) {
         if const { T > tile(I::REGISTERS).0 || C > tile(I::REGISTERS).1 } {
             unreachable!("no such tile");
         }
@@ -146,7 +157,11 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         let mut acc = [[isa.splat(A::default()); C]; T];
         let mut others = [0; C];
         others.copy_from_slice(&offsets.others[self.other..self.other + C]);
-        for step in &offsets.steps {
+        let (near, far) = (self.first * offsets.reach.0, (self.first + T - 1) * offsets.reach.0 + offsets.reach.1);
+        for step in steps {
+            if step.line + near >= self.real.end || step.line + far < self.real.start {
+                continue;
+            }
             // SAFETY: every line of the step is inside the reach; masked lanes are not touched.
             unsafe {
                 match (SHARE != 0 && step.lines == LINES, step.lanes.min(self.lanes) >= I::LANES) {

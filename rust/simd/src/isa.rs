@@ -10,6 +10,9 @@ pub trait Isa: Copy + Send + Sync + 'static {
     fn detect() -> Option<Self>;
     /// Runs a task compiled with the features.
     fn run<T: Task<Self>>(self, task: T) -> T::Out;
+    /// Asks for the cache line at an address, which need not be valid.
+    #[inline(always)]
+    fn prefetch<T>(self, _at: *const T) {}
 }
 
 /// Work to be compiled for an instruction set. `call` must be `inline(always)` and so must all it calls, or the

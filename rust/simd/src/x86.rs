@@ -30,6 +30,11 @@ impl Isa for Avx2 {
         // SAFETY: a token exists only where `detect` found the features.
         unsafe { with_avx2(task) }
     }
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: a hint; it never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
 }
 
 impl Isa for Avx512 {
@@ -49,6 +54,11 @@ impl Isa for Avx512 {
         }
         // SAFETY: a token exists only where `detect` found the features.
         unsafe { with_avx512(task) }
+    }
+    #[inline(always)]
+    fn prefetch<T>(self, at: *const T) {
+        // SAFETY: a hint; it never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 }
 
