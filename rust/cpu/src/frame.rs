@@ -163,8 +163,7 @@ impl Bands {
 
     /// Halves the bands along the first axis that is not at its smallest useful size.
     fn cut(&mut self, tracks: &[Track; 3], lanes: Lanes) -> bool {
-        for axis in 0..3 {
-            let track = &tracks[axis];
+        for (axis, track) in tracks.iter().enumerate() {
             let taps = track.sweeps.iter().map(|s| s.taps as usize).max().unwrap_or(1);
             // Below these sizes the halo would outweigh the band or tiles would run short.
             let least = match (axis, lanes) {

@@ -176,7 +176,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         }
         starts.push(order.len());
         let channels = self.problem.geometry.groups() as usize * self.problem.geometry.c_out() as usize;
-        Weights { order, starts, channels, taps: kernel.iter().product(), width, summed }
+        let taps = kernel.iter().product();
+        Weights { order, starts, channels, taps, width, summed, ..Weights::default() }.cut()
     }
 
     /// Cuts the produced tensor into parts of neighbouring memory.

@@ -294,8 +294,9 @@ fn steps<A: Accumulator, I: Simd<A>>(
             at(0, tap[0]) + at(1, tap[1]) + at(2, tap[2])
         })
         .collect();
-    let step = [0, 1, 2].map(|a| match (a, mode) {
-        (2, Mode::Rows | Mode::Columns) => 1,
+    let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
+    let src = [0, 1, 2].map(|a| match lane_axis {
+        Some(axis) if axis == a => 1,
         _ => frame.shift(a, sweeps[a].src_step as usize),
     });
     let shared = match mode {
@@ -310,49 +311,76 @@ fn steps<A: Accumulator, I: Simd<A>>(
         let (class, share) = (sweep.reach_step / sweep.lattice(), sweep.src_step / sweep.lattice());
         (class as usize, share as usize, frame.shift(shared, sweep.reach_step as usize))
     };
-    // Along the shared axis lines `class` positions apart belong together; across it vectors or positions follow.
-    let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
-    let mut steps = Vec::new();
-    let places = |axis: usize| if Some(axis) == lane_axis { I::LANES } else { 1 };
-    let rest: Vec<usize> = (0..3).filter(|&a| a != shared).collect();
-    for a in (0..size[rest[0]]).step_by(places(rest[0])) {
-        for b in (0..size[rest[1]]).step_by(places(rest[1])) {
-            for first in 0..if mode == Mode::Columns { 1 } else { class.min(size[shared]) } {
-                let mut j = first;
-                while j < size[shared] {
+    let lines = Lines { size, grad, src, shared, class, share, lane_axis, line: sweep.src_step as usize };
+    let counts = line_counts(I::REGISTERS);
+    // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
+    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(counts[0]) } else { usize::MAX };
+    let reach = (sweep.reach_step as usize, (counts[0] - 1) * class * sweep.src_step as usize);
+    let steps = lines.steps(I::LANES, counts);
+    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
+}
+
+/// The gradient lines of a band: along the shared axis lines `class` positions apart belong together, across it
+/// follow vectors or positions.
+struct Lines {
+    size: [usize; 3],
+    /// Distance of positions in the gradient and in the box.
+    grad: [usize; 3],
+    src: [usize; 3],
+    shared: usize,
+    class: usize,
+    share: usize,
+    /// Axis that lanes run along, if they are not channels.
+    lane_axis: Option<usize>,
+    /// Source positions between neighbouring positions of the shared axis.
+    line: usize,
+}
+
+impl Lines {
+    fn steps(&self, width: usize, counts: &[usize]) -> Vec<Step> {
+        let stride = |axis: usize| if Some(axis) == self.lane_axis { width } else { 1 };
+        let [a, b] = [[1, 2], [0, 2], [0, 1]][self.shared];
+        let classes = if self.lane_axis == Some(self.shared) { 1 } else { self.class.min(self.size[self.shared]) };
+        let mut steps = Vec::new();
+        for at_a in (0..self.size[a]).step_by(stride(a)) {
+            for at_b in (0..self.size[b]).step_by(stride(b)) {
+                for first in 0..classes {
                     let mut position = [0; 3];
-                    (position[rest[0]], position[rest[1]], position[shared]) = (a, b, j);
-                    // A last vector that is short starts earlier and leaves out what the one before it had.
-                    let left = lane_axis.map_or(I::LANES, |axis| size[axis] - position[axis]);
-                    let short = lane_axis.filter(|&axis| left < I::LANES && size[axis] >= I::LANES);
-                    let lanes = if let Some(axis) = short {
-                        position[axis] -= I::LANES - left;
-                        (I::LANES - left, I::LANES)
-                    } else {
-                        (0, left.min(I::LANES))
-                    };
-                    let fits = |lines: usize| match (lane_axis, lines) {
-                        (_, 1) => true,
-                        _ if share > 2 => false,
-                        // Lines along the lanes must all be whole vectors.
-                        (Some(axis), _) if axis == shared => lines * I::LANES <= left,
-                        _ => j + (lines - 1) * class < size[shared],
-                    };
-                    let counts = line_counts(I::REGISTERS);
-                    let lines = counts.iter().copied().find(|&lines| fits(lines)).expect("one line always fits");
-                    let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
-                    let line = j * sweep.src_step as usize;
-                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes, line });
-                    j += lines * class;
+                    (position[a], position[b], position[self.shared]) = (at_a, at_b, first);
+                    while position[self.shared] < self.size[self.shared] {
+                        let step = self.step(position, width, counts);
+                        position[self.shared] += step.lines * self.class;
+                        steps.push(step);
+                    }
                 }
             }
         }
+        steps
     }
-    // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
-    let most = line_counts(I::REGISTERS)[0];
-    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(most) } else { usize::MAX };
-    let reach = (sweep.reach_step as usize, (most - 1) * class * sweep.src_step as usize);
-    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
+
+    /// The step that starts at a position, of as many lines as fit.
+    fn step(&self, mut position: [usize; 3], width: usize, counts: &[usize]) -> Step {
+        let first = position[self.shared];
+        let left = self.lane_axis.map_or(width, |axis| self.size[axis] - position[axis]);
+        let fits = |lines: usize| match lines {
+            1 => true,
+            _ if self.share > 2 => false,
+            // Lines along the lanes must all be whole vectors.
+            _ if self.lane_axis == Some(self.shared) => lines * width <= left,
+            _ => first + (lines - 1) * self.class < self.size[self.shared],
+        };
+        let lines = counts.iter().copied().find(|&lines| fits(lines)).expect("one line always fits");
+        // A last vector that is short starts earlier and leaves out what the one before it had.
+        let lanes = match self.lane_axis.filter(|&axis| left < width && self.size[axis] >= width) {
+            Some(axis) => {
+                position[axis] -= width - left;
+                (width - left, width)
+            }
+            None => (0, left.min(width)),
+        };
+        let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
+        Step { grad: dot(self.grad), src: dot(self.src), lines, lanes, line: first * self.line }
+    }
 }
 
 impl<S: Scalar, I: Convert<S>> Program for Weigh<S, I> {
