@@ -110,6 +110,12 @@ impl Frame {
         Frame { extent, pitch: [extent[1] * row, row], residues, unit, lanes }
     }
 
+    /// A channels-last tensor seen as a box without padding.
+    pub fn of_tensor(strides: &Strides) -> Frame {
+        let [slice, row, unit] = strides.axis;
+        Frame { extent: [0; 3], pitch: [slice, row], residues: 1, unit, lanes: Lanes::Channels }
+    }
+
     /// Numbers in the box.
     pub fn len(&self) -> usize {
         self.extent[0] * self.pitch[0]

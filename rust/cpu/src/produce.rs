@@ -5,6 +5,7 @@
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
 
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
+use crate::interior::Interior;
 use crate::load::{Channels, Cut, load};
 use crate::tiling::{Mode, correlation};
 use crate::weights::Weights;
@@ -57,6 +58,7 @@ pub struct Produce<S: Scalar, I> {
     tracks: [Track; 3],
     bands: Bands,
     kinds: Vec<BandKind<S::Acc, I>>,
+    interior: Option<Interior<S::Acc, I>>,
     weights: Weights,
     src: Strides,
     out: Strides,
@@ -93,6 +95,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             tracks,
             bands,
             kinds: Vec::new(),
+            interior: None,
             weights: Weights::default(),
             src,
             out,
@@ -101,10 +104,25 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             isa,
             stored: PhantomData,
         };
-        made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
+        if lanes == Lanes::Channels && target == Target::Tensor {
+            made.interior = Interior::new(mode, &made.tracks, &bands, (&src, &out));
+        }
+        made.kinds = bands.sizes().into_iter().flat_map(|size| made.edges(size)).map(|size| made.kind(size)).collect();
         made.weights = made.weight_order(summed as usize, per_item);
         made.cut_parts(items, per_item);
         made
+    }
+
+    /// Sizes of the bands that go through a box: a whole one, or its columns left and right of the interior.
+    fn edges(&self, size: [usize; 3]) -> Vec<[usize; 3]> {
+        let Some(interior) = &self.interior else { return vec![size] };
+        // One kind at least must exist to tell the order of weights.
+        let [left, right] = [interior.columns.start.max(1), size[2] - interior.columns.end];
+        let mut sizes = vec![[size[0], size[1], left]];
+        if right > 0 && right != left {
+            sizes.push([size[0], size[1], right]);
+        }
+        sizes
     }
 
     fn kind(&self, size: [usize; 3]) -> BandKind<S::Acc, I> {
@@ -238,17 +256,64 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let Part { index, out, scratch } = part;
         for band in band..band + bands {
             let (start, size) = self.bands.band(band);
-            let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
-            let to_box = self.box_len(kind);
-            let (boxes, stage) = scratch.split_at_mut(scratch.len() - padded::<S::Acc>(self.stage_len(size)));
-            for one in boxes.chunks_mut(to_box).take(self.together().min(items)) {
-                one[..kind.frame.len()].fill(S::Acc::default());
+            let mut parts = vec![(start, size)];
+            if let Some(interior) = &self.interior {
+                let Range { start: left, end: right } = interior.columns;
+                parts = vec![
+                    (start, [size[0], size[1], left]),
+                    ([start[0], start[1], right], [size[0], size[1], size[2] - right]),
+                ];
+                let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
+                let source = S::as_accumulators(source).expect("chosen for types that are their own");
+                self.middle(interior, (index, start[1]..start[1] + size[1]), source, (weights, bias), own);
             }
-            let base = self.out.at(start) + n * self.out.sample;
-            let mut band = Band { kind, start, to_box, base, index, boxes, stage, weights, bias };
-            for first in (item..item + items).step_by(self.together()) {
-                self.items(&mut band, first..(first + self.together()).min(item + items), source, out);
+            for (start, size) in parts.into_iter().filter(|part| part.1[2] > 0) {
+                self.boxed((index, item..item + items, n), (start, size), source, (weights, bias), (out, scratch));
             }
+        }
+    }
+
+    /// Produces the interior columns of some rows, row by row, so that all channels of a row are read together.
+    fn middle(
+        &self,
+        interior: &Interior<S::Acc, I>,
+        (index, rows): (usize, Range<usize>),
+        source: &[S::Acc],
+        (weights, bias): (&[S::Acc], &[S::Acc]),
+        out: &mut [S::Acc],
+    ) {
+        let [n, item, items, ..] = self.parts[index];
+        for row in rows {
+            for item in item..item + items {
+                let channel = item * self.weights.width;
+                let at = n * self.out.sample + self.out.at([0, row, interior.columns.start]) + channel;
+                let weights = self.weights.of(weights, item, 0, 0);
+                let sample = n * self.src.sample + channel;
+                let dst = &mut out[at - self.bounds[index]..];
+                interior.row(self.isa, (&self.tracks, row), (source, sample), (weights, &bias[channel..]), dst);
+            }
+        }
+    }
+
+    /// Produces a band of one sample through boxes.
+    fn boxed(
+        &self,
+        (index, items, n): (usize, Range<usize>, usize),
+        (start, size): ([usize; 3], [usize; 3]),
+        source: &[S],
+        (weights, bias): (&[S::Acc], &[S::Acc]),
+        (out, scratch): (&mut [S], &mut [S::Acc]),
+    ) {
+        let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
+        let to_box = self.box_len(kind);
+        let (boxes, stage) = scratch.split_at_mut(scratch.len() - padded::<S::Acc>(self.stage_len(size)));
+        for one in boxes.chunks_mut(to_box).take(self.together().min(items.len())) {
+            one[..kind.frame.len()].fill(S::Acc::default());
+        }
+        let base = self.out.at(start) + n * self.out.sample;
+        let mut band = Band { kind, start, to_box, base, index, boxes, stage, weights, bias };
+        for first in items.clone().step_by(self.together()) {
+            self.items(&mut band, first..(first + self.together()).min(items.end), source, out);
         }
     }
 
@@ -325,7 +390,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     };
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
-                    let job = Job { src, weights, start, others, lanes, dst: &mut target[dst..] };
+                    let job = Job { src, base: 0, weights, start, others, lanes, dst: &mut target[dst..] };
                     phase.correlation.run(self.isa, job);
                 }
             }
