@@ -1,9 +1,12 @@
 """The Rust core."""
 
-from typing import TypedDict
+from typing import TypedDict, type_check_only
+
+__all__ = ["cpu_features", "explain", "kernels", "register", "run", "set_kernels", "version"]
 
 version: str
 
+@type_check_only
 class KernelRow(TypedDict):
     name: str
     op: str
@@ -16,6 +19,7 @@ class KernelRow(TypedDict):
     available: bool
     note: str
 
+@type_check_only
 class Explanation(TypedDict):
     problem: str
     row: str

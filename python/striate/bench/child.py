@@ -7,6 +7,7 @@ speaks one JSON object per line: ``{"problem", "contender", "threads", "calls", 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import subprocess
@@ -24,6 +25,7 @@ class Child:
     def __init__(self, limit: float) -> None:
         self.limit = limit
         self._process: subprocess.Popen[str] | None = None
+        self._pump: threading.Thread | None = None
         self._answers: queue.Queue[str] = queue.Queue()
         self._lost: dict[tuple[str, str], str] = {}
 
@@ -62,7 +64,8 @@ class Child:
         )
         self._process, self._answers = process, queue.Queue()
         assert process.stdout is not None
-        threading.Thread(target=_pump, args=(process.stdout, self._answers), daemon=True).start()
+        self._pump = threading.Thread(target=_pump, args=(process.stdout, self._answers), daemon=True)
+        self._pump.start()
         self._read(START_SECONDS)
         return process
 
@@ -81,12 +84,18 @@ class Child:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+            if self._pump is not None:
+                self._pump.join()
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):  # what it did not read is flushed, in vain
+                self._process.stdin.close()
             self._process = None
 
 
 def _pump(stream: IO[str], answers: queue.Queue[str]) -> None:
-    for line in stream:
-        answers.put(line)
+    with stream:
+        for line in stream:
+            answers.put(line)
     answers.put("")
 
 

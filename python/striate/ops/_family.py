@@ -25,9 +25,13 @@ _functorch_active = torch._C._are_functorch_transforms_active
 _grad_enabled = torch.is_grad_enabled
 _any_requires_grad = torch._C._any_requires_grad
 _compiling = torch.compiler.is_dynamo_compiling
-_exporting = torch.compiler.is_exporting
 _FLOP_COUNTER = "torch.utils.flop_counter"
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+
+
+def _exporting() -> bool:
+    # Not ``torch.compiler.is_exporting()``: torch 2.10 folds it to True in every trace, which would lose gradients.
+    return torch.compiler._is_exporting_flag
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,7 @@ pub unsafe extern "C" fn striate_explain(problem_line: *const c_char, text: *mut
         // SAFETY: this function's contract.
         let line = unsafe { line_of(problem_line) }?;
         let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
-        let plan = striate_plan::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
+        let plan = crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
         let refusals: String = plan.refusals.iter().map(|(row, why)| format!("\n{row}: {why}")).collect();
         Ok(format!("{}{refusals}", plan.row.name))
     });

@@ -61,12 +61,12 @@ impl Addresses {
             [("first", self.first, first), ("second", self.second, second), ("out", self.out, out)]
         {
             let size = problem.dtype_of(role).size();
-            if problem.elements(role) > 0 && (address == 0 || address % size != 0) {
+            if problem.elements(role) > 0 && (address == 0 || !address.is_multiple_of(size)) {
                 return Err(format!("{name}: expected the address of {size}-byte numbers, got {address:#x}"));
             }
         }
         let size = problem.weight_dtype.size();
-        if self.bias % size != 0 {
+        if !self.bias.is_multiple_of(size) {
             return Err(format!("bias: expected the address of {size}-byte numbers, got {:#x}", self.bias));
         }
         if self.bias != 0 && problem.pass == Pass::Dw {
@@ -161,7 +161,7 @@ pub unsafe fn run_line(line: &str, at: Addresses, workers: i64) -> Result<(), Fa
     if workers < 1 {
         return Err(about(format!("workers: expected at least 1, got {workers}")));
     }
-    let plan = striate_plan::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
+    let plan = crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
     let pool = crate::own_pool::OwnPool::new(usize::try_from(workers).unwrap_or(usize::MAX));
     let heap = |bytes: usize, run: &mut dyn FnMut(&mut [u8])| {
         let mut space: Vec<u8> = Vec::new();

@@ -5,6 +5,7 @@ mod capi;
 mod handles;
 mod launch;
 mod own_pool;
+mod planning;
 mod py;
 mod request;
 mod torch;

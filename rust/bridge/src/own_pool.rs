@@ -3,6 +3,7 @@
 //! Every caller works on its own job until no slot of it is left, so nested and concurrent use always progress; the
 //! threads only help. They are started when first wanted, and again in a process that was forked from this one.
 
+use crate::planning::generation;
 use std::any::Any;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -67,7 +68,7 @@ struct Queue {
 }
 
 struct Crew {
-    process: u32,
+    generation: u32,
     queue: Mutex<Queue>,
     arrived: Condvar,
 }
@@ -81,14 +82,14 @@ impl Crew {
     /// behind untouched.
     fn get() -> &'static Crew {
         static CREW: AtomicPtr<Crew> = AtomicPtr::new(std::ptr::null_mut());
-        let process = std::process::id();
+        let generation = generation();
         let mut current = CREW.load(Ordering::Acquire);
         loop {
             // SAFETY: null or a crew leaked below.
-            if let Some(crew) = unsafe { current.as_ref() }.filter(|crew| crew.process == process) {
+            if let Some(crew) = unsafe { current.as_ref() }.filter(|crew| crew.generation == generation) {
                 return crew;
             }
-            let made = Box::into_raw(Box::new(Crew { process, queue: Mutex::default(), arrived: Condvar::new() }));
+            let made = Box::into_raw(Box::new(Crew { generation, queue: Mutex::default(), arrived: Condvar::new() }));
             match CREW.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => current = made,
                 Err(other) => {

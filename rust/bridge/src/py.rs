@@ -75,7 +75,7 @@ fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 fn explain<'py>(py: Python<'py>, line: &str) -> PyResult<Bound<'py, PyDict>> {
     let plan = guarded(|| {
         let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
-        striate_plan::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))
+        crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))
     })?;
     let width = crate::torch_stable::loaded().map_or(1, |shim| shim.threads());
     let entry = PyDict::new(py);
@@ -90,14 +90,15 @@ fn explain<'py>(py: Python<'py>, line: &str) -> PyResult<Bound<'py, PyDict>> {
 #[pyfunction]
 #[pyo3(signature = (pattern))]
 fn set_kernels(pattern: Option<&str>) -> PyResult<()> {
-    Ok(guarded(|| striate_plan::set_filter(pattern).map_err(Failure::Input))?)
+    Ok(guarded(|| crate::planning::set_filter(pattern).map_err(Failure::Input))?)
 }
 
 /// Runs a problem line on the addresses of dense tensors; the caller answers for them. The GIL is released.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)] // Python passes what the C interface does, flat.
 fn run(py: Python<'_>, line: &str, out: usize, a: usize, b: usize, bias: usize, workers: i64) -> PyResult<()> {
     let at = Addresses { first: a, second: b, bias, out };
-    // SAFETY: that the addresses are those of such tensors is the Python caller's duty, as the stub file says.
+    // SAFETY: that the addresses are those of such tensors is the caller's duty, which no type can take off Python.
     Ok(py.detach(|| guarded(|| unsafe { run_line(line, at, workers) }))?)
 }
 

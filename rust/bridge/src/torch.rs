@@ -6,7 +6,7 @@
 use crate::handles::{Ints, MAX_DIM, Shape, Tensor};
 use crate::launch::{Addresses, is_empty, launch, panic_text};
 use crate::request::{Facts, Request};
-use crate::torch_pool::{settle, with_pool};
+use crate::torch_pool::with_pool;
 use crate::torch_stable::{Boxed, Kernel, Shim, WRITTEN_FOR, connect, shim};
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,7 +41,8 @@ pub fn register(path: &Path) -> Result<(), String> {
             return Err(shim.error(format_args!("cannot register striate::{}", name.to_string_lossy())));
         }
     }
-    settle();
+    // From here on forks are counted.
+    crate::planning::generation();
     *done = true;
     Ok(())
 }
@@ -121,7 +122,7 @@ fn produce(arguments: Arguments) -> Result<Tensor, String> {
     if is_empty(&problem) {
         return Ok(out);
     }
-    let plan = striate_plan::plan(&problem).map_err(|refused| refused.to_string())?;
+    let plan = crate::planning::plan(&problem).map_err(|refused| refused.to_string())?;
     let last = problem.layout == Layout::Nhwc;
     let copies = request.needs_copy(problem.layout);
     let dense = |tensor: Tensor, index: usize, last: bool| {

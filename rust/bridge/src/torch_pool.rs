@@ -1,11 +1,11 @@
 //! Torch's own intra-operator threads, and the choice between them, our own and none.
 
 use crate::own_pool::OwnPool;
+use crate::planning::generation;
 use crate::torch_stable::Shim;
 use std::any::Any;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use striate_core::{Pool, Serial};
 use striate_plan::Plan;
@@ -48,16 +48,9 @@ impl Pool for TorchPool {
     }
 }
 
-static HOME: AtomicU32 = AtomicU32::new(0);
-
-/// Remembers the process in which torch's threads work. OpenMP's hang in its forked children once they were used.
-pub fn settle() {
-    HOME.store(std::process::id(), Ordering::Relaxed);
-}
-
-/// Whether this process was forked after [`settle`].
+/// Whether this process was forked from the one in which torch's threads work. OpenMP's hang there once used.
 pub fn forked() -> bool {
-    HOME.load(Ordering::Relaxed) != std::process::id()
+    generation() != 0
 }
 
 /// Microseconds of work below which waking a thread costs more than it brings.

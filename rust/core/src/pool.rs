@@ -1,6 +1,6 @@
 //! Where threads come from. Kernels ask a [`Pool`] for slots and never start a thread themselves.
 
-use crate::view::Shards;
+use crate::view::{Cuts, Shards};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A source of threads.
@@ -62,10 +62,8 @@ pub fn for_each_part<T: Send, A: Send>(
     body: &(dyn Fn(Part<'_, T, A>) + Sync),
 ) {
     let parts = bounds.len().saturating_sub(1);
-    let slots = pool.width();
-    let each = scratch.len() / slots;
-    let cuts: Vec<usize> = (0..=slots).map(|slot| slot * each).collect();
-    let (out, scratch) = (Shards::new(out, bounds), Shards::new(scratch, &cuts));
+    let each = scratch.len() / pool.width();
+    let (out, scratch) = (Shards::new(out, Cuts::At(bounds)), Shards::new(scratch, Cuts::Every(each)));
     claim(pool, parts, &|slot, index| {
         // SAFETY: `claim` gives every part number once and never the same slot to two threads at a time.
         let (out, scratch) = unsafe { (out.part(index), scratch.part(slot)) };

@@ -137,11 +137,20 @@ impl<S: Scalar> ViewMut<'_, S> {
     }
 }
 
-/// Memory that the numbered parts of a job share out: part `i` of `0..bounds.len() - 1` owns
-/// `bounds[i]..bounds[i + 1]`.
+/// Where memory is cut into parts.
+#[derive(Clone, Copy, Debug)]
+pub enum Cuts<'a> {
+    /// Part `i` is `bounds[i]..bounds[i + 1]`; the bounds ascend.
+    At(&'a [usize]),
+    /// Part `i` is the `i`-th piece of this length.
+    Every(usize),
+}
+
+/// Memory that the numbered parts of a job share out.
 pub struct Shards<'a, T> {
     base: *mut T,
-    bounds: &'a [usize],
+    len: usize,
+    cuts: Cuts<'a>,
     memory: PhantomData<&'a mut [T]>,
 }
 
@@ -149,20 +158,26 @@ pub struct Shards<'a, T> {
 unsafe impl<T: Send> Sync for Shards<'_, T> {}
 
 impl<'a, T> Shards<'a, T> {
-    /// Cuts `memory` at ascending `bounds`.
-    pub fn new(memory: &'a mut [T], bounds: &'a [usize]) -> Shards<'a, T> {
-        assert!(bounds.is_sorted() && bounds.last().is_none_or(|&end| end <= memory.len()), "bounds leave the memory");
-        Shards { base: memory.as_mut_ptr(), bounds, memory: PhantomData }
+    /// Cuts `memory`.
+    pub fn new(memory: &'a mut [T], cuts: Cuts<'a>) -> Shards<'a, T> {
+        if let Cuts::At(bounds) = cuts {
+            assert!(bounds.is_sorted(), "bounds must ascend");
+        }
+        Shards { base: memory.as_mut_ptr(), len: memory.len(), cuts, memory: PhantomData }
     }
 
-    /// Part number `index`.
+    /// Part number `index`; panics if it leaves the memory.
     ///
     /// # Safety
     /// No two results for the same index may be alive at once.
     #[allow(clippy::mut_from_ref)] // Exclusivity is per part and the caller's duty.
     pub unsafe fn part(&self, index: usize) -> &mut [T] {
-        let (from, to) = (self.bounds[index], self.bounds[index + 1]);
-        // SAFETY: bounds were checked ascending and inside the memory; the caller keeps parts unique.
+        let (from, to) = match self.cuts {
+            Cuts::At(bounds) => (bounds[index], bounds[index + 1]),
+            Cuts::Every(each) => (index * each, (index + 1) * each),
+        };
+        assert!(from <= to && to <= self.len, "part {from}..{to} leaves {} numbers", self.len);
+        // SAFETY: inside the memory, as just asserted; ascending cuts are disjoint and the caller keeps parts unique.
         unsafe { std::slice::from_raw_parts_mut(self.base.add(from), to - from) }
     }
 }

@@ -42,9 +42,9 @@ fn channels(problem: &Problem) -> Result<(), Why> {
     depthwise(problem)
 }
 
-fn compile<I: Isa>(problem: &Problem, lanes: Lanes) -> Box<dyn Program>
+fn compile<I>(problem: &Problem, lanes: Lanes) -> Box<dyn Program>
 where
-    I: Convert<f32> + Convert<f64> + Convert<striate_core::Bf16> + Convert<striate_core::F16>,
+    I: Isa + Convert<f32> + Convert<f64> + Convert<striate_core::Bf16> + Convert<striate_core::F16>,
 {
     let isa = I::detect().expect("a row is compiled only where it is available");
     with_scalar!(problem.dtype, S => match problem.pass {

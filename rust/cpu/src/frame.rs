@@ -110,6 +110,12 @@ impl Frame {
         Frame { extent, pitch: [extent[1] * row, row], residues, unit, lanes }
     }
 
+    /// A channels-last tensor seen as a box without padding.
+    pub fn of_tensor(strides: &Strides) -> Frame {
+        let [slice, row, unit] = strides.axis;
+        Frame { extent: [0; 3], pitch: [slice, row], residues: 1, unit, lanes: Lanes::Channels }
+    }
+
     /// Numbers in the box.
     pub fn len(&self) -> usize {
         self.extent[0] * self.pitch[0]
@@ -134,8 +140,11 @@ pub struct Bands {
     pub size: [usize; 3],
 }
 
-/// Numbers a box should have at most, so that it stays in the level-2 cache with what is written.
+/// Numbers a box should have at most, so that those in use stay in the level-2 cache with what is written.
 const BOX: usize = 40_000;
+const BOX_OF_CHANNELS: usize = 28_000;
+/// Boxes of channels filled together: a few neighbouring cache lines are read at every position.
+pub const TOGETHER: usize = 4;
 /// Multiply-adds below which a band is not cut for the sake of more threads.
 const GRAIN: usize = 200_000;
 /// Parts that keep a few threads evenly busy.
@@ -148,7 +157,8 @@ impl Bands {
         let taps: usize = tracks.iter().map(|t| t.sweeps.iter().map(|s| s.taps as usize).max().unwrap_or(1)).product();
         let mut bands = Bands { outs, size: outs };
         loop {
-            let large = Frame::new(tracks, bands.size, lanes, width).len() > BOX;
+            let most = if lanes == Lanes::Channels { BOX_OF_CHANNELS } else { BOX };
+            let large = Frame::new(tracks, bands.size, lanes, width).len() > most;
             let work = bands.size.iter().product::<usize>() * taps * if lanes == Lanes::Channels { width } else { 1 };
             let few = items * bands.count() < PARTS && work > 2 * GRAIN;
             if !(large || few) || !bands.cut(tracks, lanes) {
@@ -159,8 +169,7 @@ impl Bands {
 
     /// Halves the bands along the first axis that is not at its smallest useful size.
     fn cut(&mut self, tracks: &[Track; 3], lanes: Lanes) -> bool {
-        for axis in 0..3 {
-            let track = &tracks[axis];
+        for (axis, track) in tracks.iter().enumerate() {
             let taps = track.sweeps.iter().map(|s| s.taps as usize).max().unwrap_or(1);
             // Below these sizes the halo would outweigh the band or tiles would run short.
             let least = match (axis, lanes) {

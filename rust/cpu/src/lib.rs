@@ -3,6 +3,7 @@
 
 mod depthwise;
 mod frame;
+mod interior;
 mod load;
 mod produce;
 mod tiling;

@@ -2,8 +2,8 @@
 
 use crate::frame::{Frame, Lanes, Strides, Track};
 use striate_core::Scalar;
-use striate_simd::Convert;
-use striate_simd::rows::{Block, widen};
+use striate_simd::rows::{Block, Deal, deal, widen};
+use striate_simd::{Convert, Simd};
 
 /// Where a box's source positions lie in the tensor, for one band.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +34,23 @@ impl Cut {
     }
 }
 
-/// Copies one channel (or `lanes` channels) of a sample into a box whose padding is already zero.
-/// `sample` starts at the first channel to be copied.
+/// Channels to be copied: one, or `lanes` of them into boxes `to_box` apart, a vector of channels in each.
+#[derive(Clone, Copy, Debug)]
+pub struct Channels {
+    /// What lanes are.
+    pub along: Lanes,
+    /// Number of channels.
+    pub count: usize,
+    /// Distance of boxes.
+    pub to_box: usize,
+}
+
+/// Copies channels of a sample into boxes whose padding is already zero. `sample` starts at the first channel.
 pub fn load<S: Scalar, I: Convert<S>>(
     isa: I,
     (frame, cut): (&Frame, &Cut),
     strides: &Strides,
-    lanes: (Lanes, usize),
+    channels: Channels,
     sample: &[S],
     into: &mut [S::Acc],
 ) {
@@ -52,10 +62,14 @@ pub fn load<S: Scalar, I: Convert<S>>(
             + cut.first[1].0 * strides.axis[1]
             + cut.first[2].0 * strides.axis[2];
         let to = (cut.first[0].1 + s0) * frame.pitch[0] + cut.first[1].1 * frame.pitch[1];
-        if lanes.0 == Lanes::Width {
+        if channels.along == Lanes::Width {
             width_slice(isa, (frame, cut), strides, &sample[from..], &mut into[to..]);
-        } else {
-            channel_slice(isa, (frame, cut), (strides, lanes.1), &sample[from..], &mut into[to..]);
+            continue;
+        }
+        for s1 in 0..cut.count[1] {
+            let row = &sample[from + s1 * strides.axis[1]..];
+            let to = to + s1 * frame.pitch[1] + cut.first[2].1 * frame.unit;
+            positions(isa, cut.count[2], strides, channels, row, &mut into[to..]);
         }
     }
 }
@@ -83,23 +97,29 @@ fn width_slice<S: Scalar, I: Convert<S>>(
     }
 }
 
-fn channel_slice<S: Scalar, I: Convert<S>>(
+/// Copies the channels of `count` positions along the last axis.
+pub fn positions<S: Scalar, I: Convert<S>>(
     isa: I,
-    (frame, cut): (&Frame, &Cut),
-    (strides, lanes): (&Strides, usize),
+    count: usize,
+    strides: &Strides,
+    channels: Channels,
     from: &[S],
     into: &mut [S::Acc],
 ) {
-    for s1 in 0..cut.count[1] {
+    let width = <I as Simd<S::Acc>>::LANES;
+    if strides.channel == 1 {
+        let dealt = Deal { rows: count, cols: channels.count, from_pitch: strides.axis[2], to_box: channels.to_box };
+        return deal(isa, &dealt, from, into);
+    }
+    for (index, first) in (0..channels.count).step_by(width).enumerate() {
         let block = Block {
-            rows: cut.count[2],
-            cols: lanes,
+            rows: count,
+            cols: width.min(channels.count - first),
             from_pitch: strides.axis[2],
             from_step: strides.channel,
-            to_pitch: frame.unit,
+            to_pitch: width,
             to_step: 1,
         };
-        let to = s1 * frame.pitch[1] + cut.first[2].1 * frame.unit;
-        widen(isa, &block, &from[s1 * strides.axis[1]..], &mut into[to..]);
+        widen(isa, &block, &from[first * strides.channel..], &mut into[index * channels.to_box..]);
     }
 }

@@ -4,17 +4,19 @@
 //! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
 
-use crate::frame::{Bands, Frame, Lanes, Strides, Track, tracks};
-use crate::load::{Cut, load};
+use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
+use crate::interior::Interior;
+use crate::load::{Channels, Cut, load};
 use crate::tiling::{Mode, correlation};
 use crate::weights::Weights;
 use std::marker::PhantomData;
+use std::ops::Range;
 use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
 use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
-use striate_simd::rows::{Block, narrow};
+use striate_simd::rows::{Block, narrow, prefetch};
 use striate_simd::{Convert, Simd};
 
 /// Where finished vectors go.
@@ -56,6 +58,7 @@ pub struct Produce<S: Scalar, I> {
     tracks: [Track; 3],
     bands: Bands,
     kinds: Vec<BandKind<S::Acc, I>>,
+    interior: Option<Interior<S::Acc, I>>,
     weights: Weights,
     src: Strides,
     out: Strides,
@@ -92,6 +95,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             tracks,
             bands,
             kinds: Vec::new(),
+            interior: None,
             weights: Weights::default(),
             src,
             out,
@@ -100,10 +104,25 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             isa,
             stored: PhantomData,
         };
-        made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
+        if lanes == Lanes::Channels && target == Target::Tensor {
+            made.interior = Interior::new(mode, &made.tracks, &bands, (&src, &out));
+        }
+        made.kinds = bands.sizes().into_iter().flat_map(|size| made.edges(size)).map(|size| made.kind(size)).collect();
         made.weights = made.weight_order(summed as usize, per_item);
         made.cut_parts(items, per_item);
         made
+    }
+
+    /// Sizes of the bands that go through a box: a whole one, or its columns left and right of the interior.
+    fn edges(&self, size: [usize; 3]) -> Vec<[usize; 3]> {
+        let Some(interior) = &self.interior else { return vec![size] };
+        // One kind at least must exist to tell the order of weights.
+        let [left, right] = [interior.columns.start.max(1), size[2] - interior.columns.end];
+        let mut sizes = vec![[size[0], size[1], left]];
+        if right > 0 && right != left {
+            sizes.push([size[0], size[1], right]);
+        }
+        sizes
     }
 
     fn kind(&self, size: [usize; 3]) -> BandKind<S::Acc, I> {
@@ -175,7 +194,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         }
         starts.push(order.len());
         let channels = self.problem.geometry.groups() as usize * self.problem.geometry.c_out() as usize;
-        Weights { order, starts, channels, taps: kernel.iter().product(), width, summed }
+        let taps = kernel.iter().product();
+        Weights { order, starts, channels, taps, width, summed, ..Weights::default() }.cut()
     }
 
     /// Cuts the produced tensor into parts of neighbouring memory.
@@ -208,11 +228,20 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         self.bounds.push(batch * self.out.sample);
     }
 
+    /// Items whose boxes are filled together.
+    fn together(&self) -> usize {
+        if self.lanes == Lanes::Channels { TOGETHER } else { 1 }
+    }
+
+    /// Numbers of one box.
+    fn box_len(&self, kind: &BandKind<S::Acc, I>) -> usize {
+        let reach = kind.phases.iter().map(|p| self.reach(p)).max().unwrap_or(0);
+        padded::<S::Acc>(kind.frame.len().max(reach))
+    }
+
     fn scratch(&self) -> usize {
-        let each = |k: &BandKind<S::Acc, I>| {
-            let reach = k.phases.iter().map(|p| self.reach(p)).max().unwrap_or(0);
-            padded::<S::Acc>(k.frame.len().max(reach)) + padded::<S::Acc>(self.stage_len(k.size))
-        };
+        let each =
+            |k: &BandKind<S::Acc, I>| self.together() * self.box_len(k) + padded::<S::Acc>(self.stage_len(k.size));
         self.kinds.iter().map(each).max().unwrap_or(0)
     }
 
@@ -224,37 +253,111 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
 
     fn part(&self, part: Part<'_, S, S::Acc>, source: &[S], weights: &[S::Acc], bias: &[S::Acc]) {
         let [n, item, items, band, bands] = self.parts[part.index];
-        let base = self.bounds[part.index] - n * self.out.sample;
-        let per_item = self.weights.width;
+        let Part { index, out, scratch } = part;
         for band in band..band + bands {
             let (start, size) = self.bands.band(band);
-            let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
-            let cut = Cut::new(&self.tracks, &kind.frame, start);
-            let (src, stage) = part.scratch.split_at_mut(part.scratch.len() - padded::<S::Acc>(self.stage_len(size)));
-            src[..kind.frame.len()].fill(S::Acc::default());
+            let mut parts = vec![(start, size)];
+            if let Some(interior) = &self.interior {
+                let Range { start: left, end: right } = interior.columns;
+                parts = vec![
+                    (start, [size[0], size[1], left]),
+                    ([start[0], start[1], right], [size[0], size[1], size[2] - right]),
+                ];
+                let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
+                let source = S::as_accumulators(source).expect("chosen for types that are their own");
+                self.middle(interior, (index, start[1]..start[1] + size[1]), source, (weights, bias), own);
+            }
+            for (start, size) in parts.into_iter().filter(|part| part.1[2] > 0) {
+                self.boxed((index, item..item + items, n), (start, size), source, (weights, bias), (out, scratch));
+            }
+        }
+    }
+
+    /// Produces the interior columns of some rows, row by row, so that all channels of a row are read together.
+    fn middle(
+        &self,
+        interior: &Interior<S::Acc, I>,
+        (index, rows): (usize, Range<usize>),
+        source: &[S::Acc],
+        (weights, bias): (&[S::Acc], &[S::Acc]),
+        out: &mut [S::Acc],
+    ) {
+        let [n, item, items, ..] = self.parts[index];
+        for row in rows {
             for item in item..item + items {
-                let channel = item * per_item;
-                let lanes = per_item.min(self.out.channels - channel);
-                let dst = self.out.at(start) + channel * self.out.channel - base;
-                let run = Run { kind, start, lanes, item, dst, bias: &bias[channel..] };
-                for summand in 0..self.weights.summed {
-                    let from = match self.problem.pass {
-                        Pass::Dx => channel * self.weights.summed + summand,
-                        _ => channel / self.problem.geometry.c_out() as usize,
-                    };
-                    let sample = &source[n * self.src.sample + from * self.src.channel..];
-                    load(self.isa, (&kind.frame, &cut), &self.src, (self.lanes, lanes), sample, src);
-                    let target: &mut [S::Acc] = match self.target {
-                        Target::Stage => stage,
-                        Target::Tensor => {
-                            &mut S::as_accumulators_mut(part.out).expect("chosen for types that are their own")[dst..]
-                        }
-                    };
-                    self.correlate(&run, summand, src, weights, target);
+                let channel = item * self.weights.width;
+                let at = n * self.out.sample + self.out.at([0, row, interior.columns.start]) + channel;
+                let weights = self.weights.of(weights, item, 0, 0);
+                let sample = n * self.src.sample + channel;
+                let dst = &mut out[at - self.bounds[index]..];
+                interior.row(self.isa, (&self.tracks, row), (source, sample), (weights, &bias[channel..]), dst);
+            }
+        }
+    }
+
+    /// Produces a band of one sample through boxes.
+    fn boxed(
+        &self,
+        (index, items, n): (usize, Range<usize>, usize),
+        (start, size): ([usize; 3], [usize; 3]),
+        source: &[S],
+        (weights, bias): (&[S::Acc], &[S::Acc]),
+        (out, scratch): (&mut [S], &mut [S::Acc]),
+    ) {
+        let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
+        let to_box = self.box_len(kind);
+        let (boxes, stage) = scratch.split_at_mut(scratch.len() - padded::<S::Acc>(self.stage_len(size)));
+        for one in boxes.chunks_mut(to_box).take(self.together().min(items.len())) {
+            one[..kind.frame.len()].fill(S::Acc::default());
+        }
+        let base = self.out.at(start) + n * self.out.sample;
+        let mut band = Band { kind, start, to_box, base, index, boxes, stage, weights, bias };
+        for first in items.clone().step_by(self.together()) {
+            self.items(&mut band, first..(first + self.together()).min(items.end), source, out);
+        }
+    }
+
+    /// Produces a band of some items whose boxes are filled together.
+    fn items(&self, band: &mut Band<'_, S::Acc, I>, items: Range<usize>, source: &[S], out: &mut [S]) {
+        let (width, summed) = (self.weights.width, self.weights.summed);
+        let channel = items.start * width;
+        let cut = Cut::new(&self.tracks, &band.kind.frame, band.start);
+        let n = self.parts[band.index][0];
+        for summand in 0..summed {
+            let from = match self.problem.pass {
+                Pass::Dx => channel * summed + summand,
+                _ => channel / self.problem.geometry.c_out() as usize,
+            };
+            let at = n * self.src.sample + from * self.src.channel;
+            let count = (items.len() * width).min(self.out.channels - channel);
+            let channels = Channels { along: self.lanes, count, to_box: band.to_box };
+            load(self.isa, (&band.kind.frame, &cut), &self.src, channels, &source[at..], band.boxes);
+            self.ahead(at, source);
+            for item in items.clone() {
+                let channel = item * width;
+                let lanes = width.min(self.out.channels - channel);
+                let dst = band.base + channel * self.out.channel - self.bounds[band.index];
+                let run = Run { kind: band.kind, start: band.start, lanes, item, dst, bias: &band.bias[channel..] };
+                let src = &band.boxes[(item - items.start) * band.to_box..];
+                if self.target == Target::Tensor {
+                    let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
+                    self.correlate(&run, summand, (src, band.weights), &mut own[dst..]);
+                    continue;
                 }
-                if self.target == Target::Stage {
-                    self.flush(&run, stage, part.out);
+                self.correlate(&run, summand, (src, band.weights), band.stage);
+                if summand + 1 == summed {
+                    self.flush(&run, band.stage, out);
                 }
+            }
+        }
+    }
+
+    /// Asks for the plane after the one at `at`, which is likely next, while this one is worked on.
+    fn ahead(&self, at: usize, source: &[S]) {
+        if self.lanes == Lanes::Width && self.src.axis[2] == 1 && self.bands.count() == 1 {
+            let next = at + self.src.channel..(at + 2 * self.src.channel).min(source.len());
+            if next.start < next.end {
+                prefetch(self.isa, &source[next]);
             }
         }
     }
@@ -263,8 +366,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         &self,
         run: &Run<'_, S::Acc, I>,
         summand: usize,
-        src: &[S::Acc],
-        weights: &[S::Acc],
+        (src, weights): (&[S::Acc], &[S::Acc]),
         target: &mut [S::Acc],
     ) {
         for (index, phase) in run.kind.phases.iter().enumerate() {
@@ -288,7 +390,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     };
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
-                    let job = Job { src, weights, start, others, lanes, dst: &mut target[dst..] };
+                    let job = Job { src, base: 0, weights, start, others, lanes, dst: &mut target[dst..] };
                     phase.correlation.run(self.isa, job);
                 }
             }
@@ -330,6 +432,21 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             }
         }
     }
+}
+
+/// A band being worked on, and the memory for it.
+struct Band<'a, A, I> {
+    kind: &'a BandKind<A, I>,
+    start: [usize; 3],
+    to_box: usize,
+    /// Offset of the band's first position of channel 0 in the produced tensor.
+    base: usize,
+    /// Number of the part.
+    index: usize,
+    boxes: &'a mut [A],
+    stage: &'a mut [A],
+    weights: &'a [A],
+    bias: &'a [A],
 }
 
 /// One item of one band.

@@ -4,15 +4,15 @@
 //! first; where there are few, the units are cut into a number of splits that depends on the problem alone, and the
 //! splits are summed in order, so that the bits do not depend on the number of threads.
 
-use crate::frame::{Bands, Frame, Lanes, Strides, Track, tracks};
-use crate::load::{Cut, load};
+use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
+use crate::load::{Channels, Cut, load, positions};
 use crate::tiling::{Mode, period};
 use std::marker::PhantomData;
 use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Accumulator, Operands, Pool, Problem, Program, Scalar, with_scalar};
-use striate_simd::gather::{Gather, LINES, Offsets, Step};
+use striate_simd::gather::{Gather, Offsets, Step, line_counts};
 use striate_simd::rows::{Block, prefetch, reduce, widen};
 use striate_simd::{Convert, Simd};
 
@@ -61,11 +61,12 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let (grad, input) = (Strides::of(problem, Role::Output), Strides::of(problem, Role::Input));
         let tracks = tracks(problem);
         let own = S::DTYPE == S::DTYPE.accumulator();
-        let direct = own && if lanes == Lanes::Width { grad.axis[2] == 1 } else { grad.channel == 1 };
+        let direct = own && lanes == Lanes::Width && grad.axis[2] == 1;
         let items = grad.channels.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
         let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
         let units = bands.count() * problem.geometry.batch() as usize;
-        let splits = PARTS.div_ceil(items.max(1)).clamp(1, units.max(1));
+        let groups = items.div_ceil(if lanes == Lanes::Channels { TOGETHER } else { 1 });
+        let splits = PARTS.div_ceil(groups.max(1)).clamp(1, units.max(1));
         let mode = Mode::choose(&tracks, lanes, width);
         let mut made = Weigh {
             problem: *problem,
@@ -91,8 +92,14 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         if self.lanes == Lanes::Channels { <I as Simd<S::Acc>>::LANES } else { 1 }
     }
 
-    fn items(&self) -> usize {
-        self.grad.channels.div_ceil(self.width())
+    /// Items whose boxes are filled together.
+    fn together(&self) -> usize {
+        if self.lanes == Lanes::Channels { TOGETHER } else { 1 }
+    }
+
+    /// Groups of items that are worked on together.
+    fn groups(&self) -> usize {
+        self.grad.channels.div_ceil(self.width() * self.together())
     }
 
     fn kind(&self, mode: Mode, size: [usize; 3]) -> BandKind<S::Acc, I> {
@@ -103,7 +110,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         } else {
             let line = if self.lanes == Lanes::Channels { width } else { 1 };
             let row = (size[2] * line).next_multiple_of(width);
-            Grad { axis: [size[1] * row, row, line], len: size[0] * size[1] * row }
+            Grad { axis: [size[1] * row, row, line], len: padded::<S::Acc>(size[0] * size[1] * row) }
         };
         let gather = Gather::new(steps::<S::Acc, I>(mode, &frame, &self.tracks, size, grad.axis));
         BandKind { size, frame, gather, grad }
@@ -125,11 +132,14 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         self.order.len() * <I as Simd<S::Acc>>::LANES
     }
 
+    /// Numbers of one box.
+    fn box_len(&self, kind: &BandKind<S::Acc, I>) -> usize {
+        padded::<S::Acc>(kind.frame.len().max(kind.gather.src_reach()))
+    }
+
     fn scratch(&self) -> usize {
-        let each = |k: &BandKind<S::Acc, I>| {
-            padded::<S::Acc>(k.frame.len().max(k.gather.src_reach())) + padded::<S::Acc>(k.grad.len)
-        };
-        padded::<S::Acc>(self.sums()) + self.kinds.iter().map(each).max().unwrap_or(0)
+        let each = |k: &BandKind<S::Acc, I>| self.box_len(k) + k.grad.len;
+        self.together() * (padded::<S::Acc>(self.sums()) + self.kinds.iter().map(each).max().unwrap_or(0))
     }
 
     /// Kernel positions of one channel.
@@ -137,12 +147,18 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         self.problem.geometry.axes().iter().map(|a| a.kernel() as usize).product()
     }
 
-    /// One split of one item: sums over its units, one number for every kernel position and channel.
+    /// Numbers of one group's sums.
+    fn group(&self) -> usize {
+        self.together() * self.width() * self.taps()
+    }
+
+    /// One split of one group: sums over its units, one number for every channel and kernel position.
     fn part(&self, part: Part<'_, S::Acc, S::Acc>, grad: &[S], input: &[S]) {
-        let (item, split) = (part.index / self.splits, part.index % self.splits);
-        let channel = item * self.width();
-        let lanes = self.width().min(self.grad.channels - channel);
-        let (sums, scratch) = part.scratch.split_at_mut(padded::<S::Acc>(self.sums()));
+        let (group, split) = (part.index / self.splits, part.index % self.splits);
+        let channel = group * self.together() * self.width();
+        let count = (self.together() * self.width()).min(self.grad.channels - channel);
+        let each = padded::<S::Acc>(self.sums());
+        let (sums, scratch) = part.scratch.split_at_mut(self.together() * each);
         sums.fill(S::Acc::default());
         let batch = self.problem.geometry.batch() as usize;
         let units = batch * self.bands.count();
@@ -152,28 +168,37 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             let (band, n) = (unit / batch, unit % batch);
             let (start, size) = self.bands.band(band);
             let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
-            let (packed, src) = scratch.split_at_mut(padded::<S::Acc>(kind.grad.len));
+            let (packed, boxes) = scratch.split_at_mut(self.together() * kind.grad.len);
             if cleared != band {
-                src[..kind.frame.len()].fill(S::Acc::default());
+                boxes
+                    .chunks_mut(self.box_len(kind))
+                    .take(self.together())
+                    .for_each(|one| one[..kind.frame.len()].fill(S::Acc::default()));
                 cleared = band;
             }
             let cut = Cut::new(&self.tracks, &kind.frame, start);
             let source = channel / self.problem.geometry.c_out() as usize;
             let sample = &input[n * self.input.sample + source * self.input.channel..];
-            load(self.isa, (&kind.frame, &cut), &self.input, (self.lanes, lanes), sample, src);
+            let channels = Channels { along: self.lanes, count, to_box: self.box_len(kind) };
+            load(self.isa, (&kind.frame, &cut), &self.input, channels, sample, boxes);
             self.ahead(unit + 1..to, (channel, source), grad, input);
             let lines = &grad[n * self.grad.sample + channel * self.grad.channel + self.grad.at(start)..];
             let lines = match S::as_accumulators(lines).filter(|_| self.direct) {
                 Some(lines) => lines,
                 None => {
-                    self.load_grad(kind, lanes, lines, packed);
+                    self.load_grad(kind, count, lines, packed);
                     packed
                 }
             };
-            let cap = if self.lanes == Lanes::Channels { lanes } else { usize::MAX };
-            kind.gather.run(self.isa, (lines, src), sums, cap, cut.real(self.shared()));
+            for item in 0..count.div_ceil(self.width()) {
+                let lanes = if self.lanes == Lanes::Channels { count - item * self.width() } else { usize::MAX };
+                let memory = (&lines[item * kind.grad.len..], &boxes[item * channels.to_box..]);
+                kind.gather.run(self.isa, memory, &mut sums[item * each..], lanes, cut.real(self.shared()));
+            }
         }
-        self.finish(sums, lanes, part.out);
+        for (sums, out) in sums.chunks(each).zip(part.out.chunks_mut(self.width() * self.taps())) {
+            self.finish(sums, out);
+        }
     }
 
     /// Asks for the memory of the next unit while this one is worked on.
@@ -199,7 +224,8 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
     }
 
     /// Copies a band of the output gradient.
-    fn load_grad(&self, kind: &BandKind<S::Acc, I>, lanes: usize, from: &[S], to: &mut [S::Acc]) {
+    fn load_grad(&self, kind: &BandKind<S::Acc, I>, count: usize, from: &[S], to: &mut [S::Acc]) {
+        let channels = Channels { along: self.lanes, count, to_box: kind.grad.len };
         for o0 in 0..kind.size[0] {
             let base = o0 * self.grad.axis[0];
             if self.lanes == Lanes::Width {
@@ -215,29 +241,22 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 continue;
             }
             for o1 in 0..kind.size[1] {
-                let block = Block {
-                    rows: kind.size[2],
-                    cols: lanes,
-                    from_pitch: self.grad.axis[2],
-                    from_step: self.grad.channel,
-                    to_pitch: kind.grad.axis[2],
-                    to_step: 1,
-                };
                 let to = &mut to[o0 * kind.grad.axis[0] + o1 * kind.grad.axis[1]..];
-                widen(self.isa, &block, &from[base + o1 * self.grad.axis[1]..], to);
+                let from = &from[base + o1 * self.grad.axis[1]..];
+                positions(self.isa, kind.size[2], &self.grad, channels, from, to);
             }
         }
     }
 
     /// From sums to kernel positions: lanes are summed, or are channels.
-    fn finish(&self, sums: &[S::Acc], lanes: usize, out: &mut [S::Acc]) {
+    fn finish(&self, sums: &[S::Acc], out: &mut [S::Acc]) {
         let width = <I as Simd<S::Acc>>::LANES;
         let taps = self.taps();
         for (vector, position) in sums.chunks_exact(width).zip(&self.order) {
             let Some(position) = *position else { continue };
             if self.lanes == Lanes::Channels {
-                for lane in 0..lanes {
-                    out[lane * taps + position] = vector[lane];
+                for (lane, &sum) in vector.iter().enumerate() {
+                    out[lane * taps + position] = sum;
                 }
             } else {
                 let mut sum = [S::Acc::default()];
@@ -275,8 +294,9 @@ fn steps<A: Accumulator, I: Simd<A>>(
             at(0, tap[0]) + at(1, tap[1]) + at(2, tap[2])
         })
         .collect();
-    let step = [0, 1, 2].map(|a| match (a, mode) {
-        (2, Mode::Rows | Mode::Columns) => 1,
+    let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
+    let src = [0, 1, 2].map(|a| match lane_axis {
+        Some(axis) if axis == a => 1,
         _ => frame.shift(a, sweeps[a].src_step as usize),
     });
     let shared = match mode {
@@ -291,61 +311,98 @@ fn steps<A: Accumulator, I: Simd<A>>(
         let (class, share) = (sweep.reach_step / sweep.lattice(), sweep.src_step / sweep.lattice());
         (class as usize, share as usize, frame.shift(shared, sweep.reach_step as usize))
     };
-    // Along the shared axis lines `class` positions apart belong together; across it vectors or positions follow.
-    let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
-    let mut steps = Vec::new();
-    let places = |axis: usize| if Some(axis) == lane_axis { I::LANES } else { 1 };
-    let rest: Vec<usize> = (0..3).filter(|&a| a != shared).collect();
-    for a in (0..size[rest[0]]).step_by(places(rest[0])) {
-        for b in (0..size[rest[1]]).step_by(places(rest[1])) {
-            for first in 0..if mode == Mode::Columns { 1 } else { class.min(size[shared]) } {
-                let mut j = first;
-                while j < size[shared] {
+    let lines = Lines { size, grad, src, shared, class, share, lane_axis, line: sweep.src_step as usize };
+    let counts = line_counts(I::REGISTERS);
+    // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
+    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(counts[0]) } else { usize::MAX };
+    let reach = (sweep.reach_step as usize, (counts[0] - 1) * class * sweep.src_step as usize);
+    let steps = lines.steps(I::LANES, counts);
+    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
+}
+
+/// The gradient lines of a band: along the shared axis lines `class` positions apart belong together, across it
+/// follow vectors or positions.
+struct Lines {
+    size: [usize; 3],
+    /// Distance of positions in the gradient and in the box.
+    grad: [usize; 3],
+    src: [usize; 3],
+    shared: usize,
+    class: usize,
+    share: usize,
+    /// Axis that lanes run along, if they are not channels.
+    lane_axis: Option<usize>,
+    /// Source positions between neighbouring positions of the shared axis.
+    line: usize,
+}
+
+impl Lines {
+    fn steps(&self, width: usize, counts: &[usize]) -> Vec<Step> {
+        let stride = |axis: usize| if Some(axis) == self.lane_axis { width } else { 1 };
+        let [a, b] = [[1, 2], [0, 2], [0, 1]][self.shared];
+        let classes = if self.lane_axis == Some(self.shared) { 1 } else { self.class.min(self.size[self.shared]) };
+        let mut steps = Vec::new();
+        for at_a in (0..self.size[a]).step_by(stride(a)) {
+            for at_b in (0..self.size[b]).step_by(stride(b)) {
+                for first in 0..classes {
                     let mut position = [0; 3];
-                    (position[rest[0]], position[rest[1]], position[shared]) = (a, b, j);
-                    let lanes = |ahead: usize| match lane_axis {
-                        Some(axis) => {
-                            (size[axis] - position[axis] - if axis == shared { ahead } else { 0 }).min(I::LANES)
-                        }
-                        None => I::LANES,
-                    };
-                    let whole = j + (LINES - 1) * class < size[shared] && lanes((LINES - 1) * class) == lanes(0);
-                    let lines = if whole && share <= 2 { LINES } else { 1 };
-                    let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
-                    let line = j * sweep.src_step as usize;
-                    steps.push(Step { grad: dot(grad), src: dot(step), lines, lanes: lanes(0), line });
-                    j += lines * class;
+                    (position[a], position[b], position[self.shared]) = (at_a, at_b, first);
+                    while position[self.shared] < self.size[self.shared] {
+                        let step = self.step(position, width, counts);
+                        position[self.shared] += step.lines * self.class;
+                        steps.push(step);
+                    }
                 }
             }
         }
+        steps
     }
-    // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
-    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(LINES) } else { usize::MAX };
-    let reach = (sweep.reach_step as usize, (LINES - 1) * class * sweep.src_step as usize);
-    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
+
+    /// The step that starts at a position, of as many lines as fit.
+    fn step(&self, mut position: [usize; 3], width: usize, counts: &[usize]) -> Step {
+        let first = position[self.shared];
+        let left = self.lane_axis.map_or(width, |axis| self.size[axis] - position[axis]);
+        let fits = |lines: usize| match lines {
+            1 => true,
+            _ if self.share > 2 => false,
+            // Lines along the lanes must all be whole vectors.
+            _ if self.lane_axis == Some(self.shared) => lines * width <= left,
+            _ => first + (lines - 1) * self.class < self.size[self.shared],
+        };
+        let lines = counts.iter().copied().find(|&lines| fits(lines)).expect("one line always fits");
+        // A last vector that is short starts earlier and leaves out what the one before it had.
+        let lanes = match self.lane_axis.filter(|&axis| left < width && self.size[axis] >= width) {
+            Some(axis) => {
+                position[axis] -= width - left;
+                (width - left, width)
+            }
+            None => (0, left.min(width)),
+        };
+        let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
+        Step { grad: dot(self.grad), src: dot(self.src), lines, lanes, line: first * self.line }
+    }
 }
 
 impl<S: Scalar, I: Convert<S>> Program for Weigh<S, I> {
     fn workspace(&self, width: usize) -> usize {
-        let partial = self.splits * self.items() * self.width() * self.taps();
+        let partial = self.splits * self.groups() * self.group();
         carved_bytes::<S::Acc>(1, partial) + carved_bytes::<S::Acc>(width, self.scratch())
     }
 
     fn run(&self, operands: Operands<'_>, pool: &dyn Pool) {
         let Operands { first, second, out, workspace, .. } = operands;
-        let item = self.width() * self.taps();
-        let parts = self.splits * self.items();
-        let (partial, rest) = carve::<S::Acc>(workspace, 1, parts * item);
+        let (group, parts) = (self.group(), self.splits * self.groups());
+        let (partial, rest) = carve::<S::Acc>(workspace, 1, parts * group);
         let (scratch, _) = carve::<S::Acc>(rest, pool.width(), self.scratch());
-        let bounds: Vec<usize> = (0..=parts).map(|i| i * item).collect();
+        let bounds: Vec<usize> = (0..=parts).map(|i| i * group).collect();
         let (grad, input) = (first.typed::<S>(), second.typed::<S>());
         for_each_part(pool, (partial, &bounds), scratch, &|part| self.part(part, grad.data, input.data));
         with_scalar!(out.dtype(), W => {
             for (i, slot) in out.typed::<W>().data.iter_mut().enumerate() {
-                let (item_index, at) = (i / item, i % item);
-                let mut sum = partial[item_index * self.splits * item + at];
+                let splits = &partial[i / group * self.splits * group + i % group..];
+                let mut sum = splits[0];
                 for split in 1..self.splits {
-                    sum += partial[(item_index * self.splits + split) * item + at];
+                    sum += splits[split * group];
                 }
                 *slot = W::narrow(<W as Scalar>::Acc::from_f64(sum.to_f64()));
             }

@@ -18,6 +18,10 @@ pub struct Weights {
     pub width: usize,
     /// Channels of the weight that one produced channel sums over.
     pub summed: usize,
+    /// Items packed at a time.
+    pub each: usize,
+    /// Where they start; see [`Weights::cut`].
+    pub bounds: Vec<usize>,
 }
 
 impl Weights {
@@ -36,17 +40,21 @@ impl Weights {
         &packed[base + self.starts[phase] * self.width..base + self.starts[phase + 1] * self.width]
     }
 
+    /// Cuts the items into parts to be packed: a few together, so that small weights are packed by the caller alone.
+    pub fn cut(mut self) -> Weights {
+        let items = self.channels.div_ceil(self.width);
+        self.each = (16_384 / self.item().max(1)).clamp(1, items.max(1));
+        self.bounds = (0..=items.div_ceil(self.each)).map(|i| (i * self.each).min(items) * self.item()).collect();
+        self
+    }
+
     /// Packs a weight tensor.
     pub fn pack<A: Accumulator>(&self, weight: Tensor<'_>, packed: &mut [A], pool: &dyn Pool) {
-        let items = self.channels.div_ceil(self.width);
-        // A few items to a part, so that small weights are packed by the caller alone.
-        let each = (16_384 / self.item().max(1)).clamp(1, items.max(1));
-        let bounds: Vec<usize> = (0..=items.div_ceil(each)).map(|i| (i * each).min(items) * self.item()).collect();
         with_scalar!(weight.dtype(), W => {
             let data = weight.typed::<W>().data;
-            for_each_part(pool, (packed, &bounds), &mut [], &|part: Part<'_, A, u8>| {
+            for_each_part(pool, (packed, &self.bounds), &mut [], &|part: Part<'_, A, u8>| {
                 for (offset, item) in part.out.chunks_mut(self.item().max(1)).enumerate() {
-                    self.pack_item(data, part.index * each + offset, item);
+                    self.pack_item(data, part.index * self.each + offset, item);
                 }
             });
         });

@@ -5,8 +5,10 @@ mod filter;
 
 pub use filter::{Filter, set_filter};
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use striate_core::{Device, Kernel, Problem, Program, Why};
 
@@ -54,8 +56,33 @@ const KEPT: usize = 1024;
 
 static MEMO: LazyLock<Mutex<HashMap<Problem, Arc<Plan>>>> = LazyLock::new(Mutex::default);
 
-/// The plan for a problem, from the memo if it was asked before.
+/// Changes whenever plans are forgotten, so that threads drop the ones they remember.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static LAST: RefCell<Option<(u64, Arc<Plan>)>> = const { RefCell::new(None) };
+}
+
+/// The plan this thread asked for last, if it is for the same problem: no lock is taken.
+pub fn last(problem: &Problem) -> Option<Arc<Plan>> {
+    LAST.with_borrow(|last| {
+        let (epoch, plan) = last.as_ref()?;
+        (*epoch == EPOCH.load(Ordering::Acquire) && plan.problem == *problem).then(|| plan.clone())
+    })
+}
+
+/// The plan for a problem, from a memo if it was asked before.
 pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
+    if let Some(plan) = last(problem) {
+        return Ok(plan);
+    }
+    let epoch = EPOCH.load(Ordering::Acquire);
+    let plan = remembered(problem)?;
+    LAST.set(Some((epoch, plan.clone())));
+    Ok(plan)
+}
+
+fn remembered(problem: &Problem) -> Result<Arc<Plan>, Refused> {
     if let Some(known) = MEMO.lock().unwrap_or_else(PoisonError::into_inner).get(problem) {
         return Ok(known.clone());
     }
@@ -73,6 +100,7 @@ pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
 
 /// Forgets every plan.
 pub fn forget() {
+    EPOCH.fetch_add(1, Ordering::AcqRel);
     MEMO.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 

@@ -51,8 +51,10 @@ pub struct Correlation<A, I> {
     chunks: Vec<Chunk>,
     weights: usize,
     src_reach: usize,
+    /// The same without the other taps.
+    line_reach: usize,
     dst_reach: usize,
-    /// The same without the lanes.
+    /// The last without the lanes.
     dst_base: usize,
     made_for: PhantomData<fn(A, I)>,
 }
@@ -98,6 +100,12 @@ pub fn tile_rows(remaining: usize, registers: usize, share: usize) -> usize {
     }
 }
 
+/// Accumulators that are computed for a tile of `rows`: the smallest size that covers them.
+pub fn tile_size(rows: usize, registers: usize, share: usize) -> Option<usize> {
+    let sizes: &[usize] = if registers >= 32 && share == 1 { &[1, 4, 8, 14] } else { &[1, 4, 8] };
+    sizes.iter().copied().find(|&size| size >= rows)
+}
+
 impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
     /// Checks nothing, but works out how far the offsets reach; runs compare that with the memory they are given.
     pub fn new(offsets: Offsets) -> Correlation<A, I> {
@@ -106,7 +114,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         for tile in &offsets.tiles {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
-            reach.0 = reach.0.max(tile.src + farthest + lines * offsets.pitch + I::LANES);
+            reach.0 = reach.0.max(tile.src + lines * offsets.pitch + I::LANES);
             for a in 0..tile.rows {
                 let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(I::LANES);
                 reach.1 = reach.1.max(tile.dst + a * offsets.dst_pitch + lanes);
@@ -126,14 +134,22 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
                 weights += taps * others.len();
             }
         }
-        let (src_reach, dst_reach, dst_base) = reach;
-        Correlation { offsets, chunks: made, weights, src_reach, dst_reach, dst_base, made_for: PhantomData }
+        let (line_reach, dst_reach, dst_base) = reach;
+        Correlation {
+            offsets,
+            chunks: made,
+            weights,
+            src_reach: line_reach + farthest,
+            line_reach,
+            dst_reach,
+            dst_base,
+            made_for: PhantomData,
+        }
     }
 
     /// Accumulators actually computed for a tile.
     fn allotted(rows: usize, share: usize) -> usize {
-        let sizes: &[usize] = if I::REGISTERS >= 32 && share == 1 { &[1, 4, 8, 14] } else { &[1, 4, 8] };
-        sizes.iter().copied().find(|&size| size >= rows).expect("a tile has at most `tile_rows` rows")
+        tile_size(rows, I::REGISTERS, share).expect("a tile has at most `tile_rows` rows")
     }
 
     /// Number of taps outside the shared direction.
@@ -164,10 +180,18 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             Weights::Scalar(w) => (w.len(), false),
             Weights::Vector(w) => (w.len() / I::LANES, true),
         };
-        assert!(self.src_reach <= job.src.len(), "source of {} is short of {}", job.src.len(), self.src_reach);
+        let used = self.offsets.others.get(job.others.clone()).expect("other taps in range");
+        if let (Some(&near), Some(&far)) = (used.iter().min(), used.iter().max()) {
+            let (from, to) = (job.base + near as isize, job.base + (far + self.line_reach) as isize);
+            assert!(
+                from >= 0 && to <= job.src.len() as isize,
+                "source of {} does not hold {from}..{to}",
+                job.src.len()
+            );
+        }
         let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
         assert!(reach <= job.dst.len(), "destination of {} is short of {reach}", job.dst.len());
-        assert!(self.weights <= given && job.others.end <= self.offsets.others.len(), "too few weights");
+        assert!(self.weights <= given, "too few weights");
         if let Start::Vector(start) = job.start {
             assert!(start.len() >= I::LANES);
         }
@@ -186,6 +210,8 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
 pub struct Job<'a, A> {
     /// Source numbers.
     pub src: &'a [A],
+    /// Added to every source offset; may be negative where the other taps in use make up for it.
+    pub base: isize,
     /// Weights.
     pub weights: Weights<'a, A>,
     /// Where sums start.
@@ -215,7 +241,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
         };
         let at = Place {
             plan,
-            src: job.src.as_ptr(),
+            src: job.src.as_ptr().wrapping_offset(job.base),
             weights: weights.as_ptr(),
             others: job.others,
             lanes: job.lanes,
@@ -266,7 +292,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                     let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
                     // SAFETY: inside the destination reach that `run` asserted.
                     acc[if N < R { N } else { 0 }] =
-                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(lanes)) };
+                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(0, lanes)) };
                 }
             });
         }
@@ -295,7 +321,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 // SAFETY: inside the destination reach that `run` asserted.
                 unsafe {
                     let to = self.dst.add(tile.dst + N * offsets.dst_pitch);
-                    if lanes >= I::LANES { isa.store(to, v) } else { isa.store_masked(to, v, isa.mask(lanes)) }
+                    if lanes >= I::LANES { isa.store(to, v) } else { isa.store_masked(to, v, isa.mask(0, lanes)) }
                 }
             }
         });

@@ -17,16 +17,26 @@ pub struct Step {
     pub grad: usize,
     /// Source offset of its first shared and first other tap.
     pub src: usize,
-    /// Gradient lines, [`LINES`] or 1.
+    /// Gradient lines, one of [`line_counts`].
     pub lines: usize,
-    /// Lanes that count, at most a vector.
-    pub lanes: usize,
+    /// Lanes of the gradient that count. Where the first does not start the vector, the source has all lanes, since
+    /// those left out belong to the step before.
+    pub lanes: (usize, usize),
     /// Position of the first source line along the shared direction, for clipping.
     pub line: usize,
 }
 
-/// Gradient lines that share loads.
-pub const LINES: usize = 4;
+/// Numbers of gradient lines that may share loads, largest first, by register count.
+pub const fn line_counts(registers: usize) -> &'static [usize] {
+    if registers >= 32 { &[7, 4, 1] } else { &[4, 1] }
+}
+
+/// What is left out of a vector.
+const NOTHING: u8 = 0;
+/// Lanes of the gradient.
+const GRADIENT: u8 = 1;
+/// Lanes of the gradient and the source.
+const BOTH: u8 = 2;
 
 /// The offsets of a weight gradient, before they are checked.
 pub struct Offsets {
@@ -58,9 +68,15 @@ pub struct Gather<A, I> {
     made_for: PhantomData<fn(A, I)>,
 }
 
-/// (taps, others) of the largest register tile by register count.
-const fn tile(registers: usize) -> (usize, usize) {
-    if registers >= 32 { (7, 3) } else { (4, 2) }
+/// Taps of the shared direction in the largest register tile, by register count.
+const fn most_taps(registers: usize) -> usize {
+    if registers >= 32 { 7 } else { 4 }
+}
+
+/// Others in the largest tile with so many taps: sums, gradient lines and a source line must fit the registers with
+/// some to spare, or the compiler moves sums to the stack.
+const fn most_others(registers: usize, taps: usize) -> usize {
+    if registers >= 32 && taps <= 4 { 3 } else { 2 }
 }
 
 impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
@@ -69,12 +85,11 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
         let mut reach = (0, 0, 0);
         for step in &offsets.steps {
-            assert!(
-                (step.lines == 1 || step.lines == LINES && (1..=2).contains(&offsets.share)) && step.lanes <= I::LANES
-            );
+            assert!(step.lines == 1 || line_counts(I::REGISTERS).contains(&step.lines) && offsets.share <= 2);
+            assert!(step.lanes.0 < step.lanes.1 && step.lanes.1 <= I::LANES);
             let lines = offsets.taps.max(1) - 1 + (step.lines - 1) * offsets.share;
-            reach.0 = reach.0.max(step.src + farthest + lines * offsets.pitch + step.lanes);
-            reach.1 = reach.1.max(step.grad + (step.lines - 1) * offsets.grad_pitch + step.lanes);
+            reach.0 = reach.0.max(step.src + farthest + lines * offsets.pitch + step.lanes.1);
+            reach.1 = reach.1.max(step.grad + (step.lines - 1) * offsets.grad_pitch + step.lanes.1);
             reach.2 = reach.2.max(step.grad + (step.lines - 1) * offsets.grad_pitch);
         }
         Gather { offsets, src_reach: reach.0, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
@@ -117,10 +132,9 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, S
     fn call(self, isa: I) {
         let Run(plan, memory, lanes, real) = self;
         let offsets = &plan.offsets;
-        let (most_taps, most_others) = const { tile(I::REGISTERS) };
         for steps in offsets.steps.chunks(offsets.round.max(1)) {
-            for (other, others) in chunks(offsets.others.len(), most_others) {
-                for (first, taps) in chunks(offsets.taps, most_taps) {
+            for (first, taps) in chunks(offsets.taps, most_taps(I::REGISTERS)) {
+                for (other, others) in chunks(offsets.others.len(), most_others(I::REGISTERS, taps)) {
                     let part = Part { plan, other, first, memory, lanes, real: real.clone() };
                     macro_rules! by_size {
                         ($(($t:literal $c:literal))*) => { match (taps, others) {
@@ -129,7 +143,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, S
                             _ => unreachable!("chunks are at most the register tile"),
                         } };
                     }
-                    by_size!((1 1)(1 2)(1 3)(2 1)(2 2)(2 3)(3 1)(3 2)(3 3)(4 1)(4 2)(4 3)(5 1)(5 2)(5 3)(6 1)(6 2)(6 3)(7 1)(7 2)(7 3));
+                    by_size!((1 1)(1 2)(1 3)(2 1)(2 2)(2 3)(3 1)(3 2)(3 3)(4 1)(4 2)(4 3)(5 1)(5 2)(6 1)(6 2)(7 1)(7 2));
                 }
             }
         }
@@ -150,7 +164,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     /// The memory must cover the plan's reach.
     #[inline(always)]
     unsafe fn fold<const T: usize, const C: usize, const SHARE: usize>(&self, isa: I, steps: &[Step]) {
-        if const { T > tile(I::REGISTERS).0 || C > tile(I::REGISTERS).1 } {
+        if const { T > most_taps(I::REGISTERS) || C > most_others(I::REGISTERS, T) } {
             unreachable!("no such tile");
         }
         let offsets = &self.plan.offsets;
@@ -162,14 +176,15 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
             if step.line + near >= self.real.end || step.line + far < self.real.start {
                 continue;
             }
-            // SAFETY: every line of the step is inside the reach; masked lanes are not touched.
+            // SAFETY: every line of the step is inside the reach; lanes left out are not touched.
             unsafe {
-                match (SHARE != 0 && step.lines == LINES, step.lanes.min(self.lanes) >= I::LANES) {
-                    (true, true) => self.step::<T, C, LINES, SHARE, false>(isa, step, &others, &mut acc),
-                    (true, false) => self.step::<T, C, LINES, SHARE, true>(isa, step, &others, &mut acc),
-                    (false, true) => self.step::<T, C, 1, 1, false>(isa, step, &others, &mut acc),
-                    (false, false) => self.step::<T, C, 1, 1, true>(isa, step, &others, &mut acc),
+                macro_rules! by_lines {
+                    ($($lines:literal)*) => { match step.lines {
+                        $($lines if SHARE != 0 => self.masked::<T, C, $lines, SHARE>(isa, step, &others, &mut acc),)*
+                        _ => self.masked::<T, C, 1, 1>(isa, step, &others, &mut acc),
+                    } };
                 }
+                by_lines!(7 4);
             }
         }
         for (c, column) in (self.other..self.other + C).enumerate() {
@@ -186,7 +201,32 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     /// # Safety
     /// The step must be inside the reach.
     #[inline(always)]
-    unsafe fn step<const T: usize, const C: usize, const L: usize, const SHARE: usize, const MASKED: bool>(
+    unsafe fn masked<const T: usize, const C: usize, const L: usize, const SHARE: usize>(
+        &self,
+        isa: I,
+        step: &Step,
+        others: &[usize; C],
+        acc: &mut [[I::V; C]; T],
+    ) {
+        if const { L > line_counts(I::REGISTERS)[0] } {
+            unreachable!("no such step");
+        }
+        // SAFETY: passed on unchanged.
+        unsafe {
+            if step.lanes.0 > 0 {
+                self.step::<T, C, L, SHARE, GRADIENT>(isa, step, others, acc);
+            } else if step.lanes.1.min(self.lanes) < I::LANES {
+                self.step::<T, C, L, SHARE, BOTH>(isa, step, others, acc);
+            } else {
+                self.step::<T, C, L, SHARE, NOTHING>(isa, step, others, acc);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The step must be inside the reach.
+    #[inline(always)]
+    unsafe fn step<const T: usize, const C: usize, const L: usize, const SHARE: usize, const OUT: u8>(
         &self,
         isa: I,
         step: &Step,
@@ -194,21 +234,21 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         acc: &mut [[I::V; C]; T],
     ) {
         let offsets = &self.plan.offsets;
-        let mask = isa.mask(step.lanes.min(self.lanes));
+        let mask = isa.mask(step.lanes.0, step.lanes.1.min(self.lanes));
         let grad = self.memory.0.wrapping_add(step.grad);
         let mut g = [isa.splat(A::default()); L];
         for (a, slot) in g.iter_mut().enumerate() {
             // SAFETY: the caller vouches for the step's gradient lines.
-            *slot = unsafe { read::<A, I, MASKED>(isa, grad.wrapping_add(a * offsets.grad_pitch), mask) };
+            *slot = unsafe { read::<A, I>(isa, OUT != NOTHING, grad.wrapping_add(a * offsets.grad_pitch), mask) };
         }
         let mut line = self.memory.1.wrapping_add(step.src + self.first * offsets.pitch);
-        unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12] {
+        unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
             if N < T + (L - 1) * SHARE {
                 unrolled!(D in [0 1 2] {
                     if D < C {
                         let d = if D < C { D } else { 0 };
                         // SAFETY: the caller vouches for the step's source lines.
-                        let x = unsafe { read::<A, I, MASKED>(isa, line.wrapping_add(others[d]), mask) };
+                        let x = unsafe { read::<A, I>(isa, OUT == BOTH, line.wrapping_add(others[d]), mask) };
                         unrolled!(P in [0 1 2 3 4 5 6] {
                             if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
                                 acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
@@ -225,7 +265,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
 /// # Safety
 /// As the loads it chooses from.
 #[inline(always)]
-unsafe fn read<A: Accumulator, I: Simd<A>, const MASKED: bool>(isa: I, from: *const A, mask: I::M) -> I::V {
+unsafe fn read<A: Accumulator, I: Simd<A>>(isa: I, masked: bool, from: *const A, mask: I::M) -> I::V {
     // SAFETY: passed on unchanged.
-    unsafe { if MASKED { isa.load_masked(from, mask) } else { isa.load(from) } }
+    unsafe { if masked { isa.load_masked(from, mask) } else { isa.load(from) } }
 }

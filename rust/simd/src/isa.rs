@@ -28,7 +28,7 @@ pub trait Task<I> {
 pub trait Simd<A: Accumulator>: Isa {
     /// A vector.
     type V: Copy;
-    /// A choice of leading lanes.
+    /// A choice of neighbouring lanes.
     type M: Copy;
     /// Numbers in a vector.
     const LANES: usize;
@@ -43,8 +43,8 @@ pub trait Simd<A: Accumulator>: Isa {
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
     /// The sum of all lanes, in a fixed order.
     fn sum(self, v: Self::V) -> A;
-    /// The first `lanes` lanes; all if there are fewer.
-    fn mask(self, lanes: usize) -> Self::M;
+    /// The lanes `from..to`; `to` may exceed a vector.
+    fn mask(self, from: usize, to: usize) -> Self::M;
 
     /// Reads a vector.
     ///

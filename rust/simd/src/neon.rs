@@ -25,7 +25,7 @@ macro_rules! simd {
     ($acc:ty, $v:ty, $lanes:literal, $set1:ident $fma:ident $add:ident $load:ident $store:ident $sum:ident) => {
         impl Simd<$acc> for Neon {
             type V = $v;
-            type M = usize;
+            type M = (usize, usize);
             const LANES: usize = $lanes;
             const REGISTERS: usize = 32;
             #[inline(always)]
@@ -49,8 +49,8 @@ macro_rules! simd {
                 unsafe { $sum(v) }
             }
             #[inline(always)]
-            fn mask(self, lanes: usize) -> usize {
-                lanes.min($lanes)
+            fn mask(self, from: usize, to: usize) -> (usize, usize) {
+                (from.min($lanes), to.clamp(from.min($lanes), $lanes))
             }
             #[inline(always)]
             unsafe fn load(self, from: *const $acc) -> $v {
@@ -58,11 +58,11 @@ macro_rules! simd {
                 unsafe { $load(from) }
             }
             #[inline(always)]
-            unsafe fn load_masked(self, from: *const $acc, mask: usize) -> $v {
+            unsafe fn load_masked(self, from: *const $acc, (lo, hi): (usize, usize)) -> $v {
                 let mut lanes = [0.0; $lanes];
                 // SAFETY: the caller vouches for the chosen lanes; the array is a full vector.
                 unsafe {
-                    std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), mask);
+                    std::ptr::copy_nonoverlapping(from.add(lo), lanes.as_mut_ptr().add(lo), hi - lo);
                     $load(lanes.as_ptr())
                 }
             }
@@ -72,12 +72,12 @@ macro_rules! simd {
                 unsafe { $store(to, v) }
             }
             #[inline(always)]
-            unsafe fn store_masked(self, to: *mut $acc, v: $v, mask: usize) {
+            unsafe fn store_masked(self, to: *mut $acc, v: $v, (lo, hi): (usize, usize)) {
                 let mut lanes = [0.0; $lanes];
                 // SAFETY: the array is a full vector; the caller vouches for the chosen lanes.
                 unsafe {
                     $store(lanes.as_mut_ptr(), v);
-                    std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, mask);
+                    std::ptr::copy_nonoverlapping(lanes.as_ptr().add(lo), to.add(lo), hi - lo);
                 }
             }
         }

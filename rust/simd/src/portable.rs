@@ -21,7 +21,7 @@ impl Isa for Portable {
 
 impl<A: Accumulator> Simd<A> for Portable {
     type V = [A; LANES];
-    type M = usize;
+    type M = (usize, usize);
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
 
@@ -43,8 +43,8 @@ impl<A: Accumulator> Simd<A> for Portable {
         (v[0] + v[1]) + (v[2] + v[3])
     }
     #[inline(always)]
-    fn mask(self, lanes: usize) -> usize {
-        lanes.min(LANES)
+    fn mask(self, from: usize, to: usize) -> (usize, usize) {
+        (from, to.min(LANES))
     }
     #[inline(always)]
     unsafe fn load(self, from: *const A) -> [A; LANES] {
@@ -52,9 +52,9 @@ impl<A: Accumulator> Simd<A> for Portable {
         unsafe { from.cast::<[A; LANES]>().read() }
     }
     #[inline(always)]
-    unsafe fn load_masked(self, from: *const A, mask: usize) -> [A; LANES] {
+    unsafe fn load_masked(self, from: *const A, mask: (usize, usize)) -> [A; LANES] {
         let mut v = [A::default(); LANES];
-        for (lane, slot) in v.iter_mut().enumerate().take(mask) {
+        for (lane, slot) in v.iter_mut().enumerate().take(mask.1).skip(mask.0) {
             // SAFETY: the caller vouches for the chosen lanes.
             *slot = unsafe { from.add(lane).read() };
         }
@@ -66,8 +66,8 @@ impl<A: Accumulator> Simd<A> for Portable {
         unsafe { to.cast::<[A; LANES]>().write(v) }
     }
     #[inline(always)]
-    unsafe fn store_masked(self, to: *mut A, v: [A; LANES], mask: usize) {
-        for (lane, value) in v.into_iter().enumerate().take(mask) {
+    unsafe fn store_masked(self, to: *mut A, v: [A; LANES], mask: (usize, usize)) {
+        for (lane, value) in v.into_iter().enumerate().take(mask.1).skip(mask.0) {
             // SAFETY: the caller vouches for the chosen lanes.
             unsafe { to.add(lane).write(value) }
         }

@@ -114,6 +114,60 @@ impl<S: Scalar, I: Convert<S>> Task<I> for Copy<'_, S::Acc, S, I, false> {
     }
 }
 
+/// Rows of neighbouring numbers dealt out to boxes a vector at a time: number `c` of row `r` goes to lane
+/// `c % LANES` of row `r` in box `c / LANES`. Each row is read once from end to end, which processors fetch ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct Deal {
+    /// Rows.
+    pub rows: usize,
+    /// Numbers in a row.
+    pub cols: usize,
+    /// Distance of rows where numbers come from.
+    pub from_pitch: usize,
+    /// Distance of boxes; rows in a box are a vector apart.
+    pub to_box: usize,
+}
+
+/// Deals stored numbers out to boxes.
+pub fn deal<S: Scalar, I: Convert<S>>(isa: I, deal: &Deal, from: &[S], to: &mut [S::Acc]) {
+    if deal.rows == 0 || deal.cols == 0 {
+        return;
+    }
+    let lanes = <I as Simd<S::Acc>>::LANES;
+    assert!(
+        (deal.rows - 1) * deal.from_pitch + deal.cols <= from.len(),
+        "{deal:?} leaves its source of {}",
+        from.len()
+    );
+    let boxes = deal.cols.div_ceil(lanes);
+    assert!((boxes - 1) * deal.to_box + deal.rows * lanes <= to.len(), "{deal:?} leaves its boxes of {}", to.len());
+    isa.run(Dealing(deal, from.as_ptr(), to.as_mut_ptr()));
+}
+
+struct Dealing<'a, S, A>(&'a Deal, *const S, *mut A);
+
+impl<S: Scalar, I: Convert<S>> Task<I> for Dealing<'_, S, S::Acc> {
+    type Out = ();
+    #[inline(always)]
+    fn call(self, isa: I) {
+        let lanes = <I as Simd<S::Acc>>::LANES;
+        let Deal { rows, cols, from_pitch, to_box } = *self.0;
+        let whole = cols / lanes;
+        for r in 0..rows {
+            // SAFETY: `deal` asserted that all rows and boxes are inside their slices.
+            unsafe {
+                let (from, to) = (self.1.add(r * from_pitch), self.2.add(r * lanes));
+                for b in 0..whole {
+                    isa.store(to.add(b * to_box), isa.widen(from.add(b * lanes)));
+                }
+                for c in whole * lanes..cols {
+                    *to.add(whole * to_box + c - whole * lanes) = (*from.add(c)).widen();
+                }
+            }
+        }
+    }
+}
+
 /// Sums every `LANES` numbers of `vectors` into one of `sums`, adding to what is there.
 pub fn reduce<A: striate_core::Accumulator, I: Simd<A>>(isa: I, vectors: &[A], sums: &mut [A]) {
     assert!(sums.len() * I::LANES <= vectors.len());

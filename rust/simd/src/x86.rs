@@ -33,7 +33,7 @@ impl Isa for Avx2 {
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         // SAFETY: a hint; it never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
@@ -58,7 +58,7 @@ impl Isa for Avx512 {
     #[inline(always)]
     fn prefetch<T>(self, at: *const T) {
         // SAFETY: a hint; it never faults.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
     }
 }
 
@@ -66,7 +66,7 @@ impl Isa for Avx512 {
 macro_rules! simd {
     ($token:ty, $acc:ty, $v:ty, $m:ty, $lanes:literal, $registers:literal,
      $set1:ident $fma:ident $add:ident $load:ident $store:ident $maskload:ident $maskstore:ident,
-     sum: $sum:expr, mask: $mask:expr) => {
+     sum: $sum:ident, mask: $mask:ident) => {
         impl Simd<$acc> for $token {
             type V = $v;
             type M = $m;
@@ -93,9 +93,9 @@ macro_rules! simd {
                 unsafe { $sum(v) }
             }
             #[inline(always)]
-            fn mask(self, lanes: usize) -> $m {
+            fn mask(self, from: usize, to: usize) -> $m {
                 // SAFETY: the token proves the features.
-                unsafe { $mask(lanes) }
+                unsafe { $mask(from, to) }
             }
             #[inline(always)]
             unsafe fn load(self, from: *const $acc) -> $v {
@@ -132,13 +132,27 @@ unsafe fn load_z_pd(from: *const f64, mask: __mmask8) -> __m512d {
     unsafe { _mm512_maskz_loadu_pd(mask, from) }
 }
 
+// Named functions rather than closures: `inline(always)` carries them into the function that has the features.
+
 #[inline(always)]
-unsafe fn bits16(lanes: usize) -> __mmask16 {
-    ((1u32 << lanes.min(16)) - 1) as u16
+unsafe fn sum16(v: __m512) -> f32 {
+    // SAFETY: the caller holds the token.
+    unsafe { _mm512_reduce_add_ps(v) }
 }
 #[inline(always)]
-unsafe fn bits8(lanes: usize) -> __mmask8 {
-    ((1u32 << lanes.min(8)) - 1) as u8
+unsafe fn sum8_wide(v: __m512d) -> f64 {
+    // SAFETY: the caller holds the token.
+    unsafe { _mm512_reduce_add_pd(v) }
+}
+#[inline(always)]
+unsafe fn bits16(from: usize, to: usize) -> __mmask16 {
+    let below = |lanes: usize| (1u32 << lanes.min(16)) - 1;
+    (below(to) & !below(from)) as u16
+}
+#[inline(always)]
+unsafe fn bits8(from: usize, to: usize) -> __mmask8 {
+    let below = |lanes: usize| (1u32 << lanes.min(8)) - 1;
+    (below(to) & !below(from)) as u8
 }
 
 /// Lane numbers 0..8 and 0..4, compared with a count to make AVX2 masks.
@@ -146,15 +160,21 @@ static COUNT: [i32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 static COUNT_LONG: [i64; 4] = [0, 1, 2, 3];
 
 #[inline(always)]
-unsafe fn mask8(lanes: usize) -> __m256i {
+unsafe fn mask8(from: usize, to: usize) -> __m256i {
     // SAFETY: the caller holds the token; the table has eight entries.
-    unsafe { _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes.min(8) as i32), _mm256_loadu_si256(COUNT.as_ptr().cast())) }
+    unsafe {
+        let lane = _mm256_loadu_si256(COUNT.as_ptr().cast());
+        let below = _mm256_cmpgt_epi32(_mm256_set1_epi32(to.min(8) as i32), lane);
+        _mm256_andnot_si256(_mm256_cmpgt_epi32(_mm256_set1_epi32(from.min(8) as i32), lane), below)
+    }
 }
 #[inline(always)]
-unsafe fn mask4(lanes: usize) -> __m256i {
+unsafe fn mask4(from: usize, to: usize) -> __m256i {
     // SAFETY: the caller holds the token; the table has four entries.
     unsafe {
-        _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes.min(4) as i64), _mm256_loadu_si256(COUNT_LONG.as_ptr().cast()))
+        let lane = _mm256_loadu_si256(COUNT_LONG.as_ptr().cast());
+        let below = _mm256_cmpgt_epi64(_mm256_set1_epi64x(to.min(4) as i64), lane);
+        _mm256_andnot_si256(_mm256_cmpgt_epi64(_mm256_set1_epi64x(from.min(4) as i64), lane), below)
     }
 }
 #[inline(always)]
@@ -177,16 +197,16 @@ unsafe fn sum4(v: __m256d) -> f64 {
 
 simd!(Avx512, f32, __m512, __mmask16, 16, 32,
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
-    sum: |v| _mm512_reduce_add_ps(v), mask: |n| bits16(n));
+    sum: sum16, mask: bits16);
 simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
     _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
-    sum: |v| _mm512_reduce_add_pd(v), mask: |n| bits8(n));
+    sum: sum8_wide, mask: bits8);
 simd!(Avx2, f32, __m256, __m256i, 8, 16,
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
-    sum: |v| sum8(v), mask: |n| mask8(n));
+    sum: sum8, mask: mask8);
 simd!(Avx2, f64, __m256d, __m256i, 4, 16,
     _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_maskload_pd _mm256_maskstore_pd,
-    sum: |v| sum4(v), mask: |n| mask4(n));
+    sum: sum4, mask: mask4);
 
 /// Implements [`Convert`] of a type that is its own accumulator.
 macro_rules! identity {
