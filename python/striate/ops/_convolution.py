@@ -108,7 +108,11 @@ def leftover(size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: In
 def _bias_gradient(grad: Tensor, bias: Maybe) -> Maybe:
     if bias is None:
         return None
-    return grad.sum([0, *range(2, grad.dim())], dtype=bias.dtype)
+    # One dimension at a time: summing all at once, torch cuts a single channel by the number of threads.
+    total = grad.sum(-1, dtype=torch.promote_types(bias.dtype, torch.float32))
+    while total.dim() > 2:
+        total = total.sum(-1)
+    return total.sum(0).to(bias.dtype)
 
 
 def _conv_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> Any:
