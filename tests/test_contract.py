@@ -280,11 +280,11 @@ def fork_during_use() -> None:
         except BaseException as error:
             failures.append(error)
 
-    threads = [threading.Thread(target=busy, args=(1000 * n,)) for n in range(3)]
+    threads = [threading.Thread(target=busy, args=(1000 * n,)) for n in range(2)]
     for thread in threads:
         thread.start()
     try:
-        _fork(operands, wanted, 20)
+        _fork(operands, wanted, 10)
     finally:
         stop.set()
         for thread in threads:

@@ -286,6 +286,7 @@ def test_44_pytorch_171622_124256_128626_predicted_strides() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     op = torch.ops.striate
+    mode = FakeTensorMode()
     sizes = itertools.product((0, 1, 2), (1, 2), ((1,), (6,), (1, 1), (1, 5), (5, 1), (4, 5), (1, 4, 1)))
     for (batch, channels, size), way in itertools.product(sizes, MEMORY):
         rank = len(size)
@@ -298,7 +299,6 @@ def test_44_pytorch_171622_124256_128626_predicted_strides() -> None:
             (op.conv_grad_weight, (x, x.contiguous(), ones, ones, [0] * rank, ones, channels, False)),
         ]
         for call, args in calls:
-            mode = FakeTensorMode()
             fake = call(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in args))
             real = call(*args)
             told = (fake.shape, fake.stride(), fake.dtype)
