@@ -294,7 +294,9 @@ def fork_during_use() -> None:
 
 WITH_BIAS = pytest.param(
     "after_use_with_bias",
-    marks=pytest.mark.xfail(reason="the bias gradient is torch's sum, whose threads do not survive a fork"),
+    marks=pytest.mark.xfail(
+        reason="the bias gradient is torch's sum, whose threads rarely survive a fork", strict=False
+    ),
 )
 
 
