@@ -292,15 +292,7 @@ def fork_during_use() -> None:
     assert not failures, failures
 
 
-WITH_BIAS = pytest.param(
-    "after_use_with_bias",
-    marks=pytest.mark.xfail(
-        reason="the bias gradient is torch's sum, whose threads rarely survive a fork", strict=False
-    ),
-)
-
-
-@pytest.mark.parametrize("when", ["before_use", "after_use", WITH_BIAS, "during_use"])
+@pytest.mark.parametrize("when", ["before_use", "after_use", "after_use_with_bias", "during_use"])
 def test_fork(when: str) -> None:
     child(f"fork_{when}", module="test_contract")
 

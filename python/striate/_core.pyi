@@ -1,8 +1,21 @@
 """The Rust core."""
 
+from collections.abc import Sequence
 from typing import TypedDict, type_check_only
 
-__all__ = ["cpu_features", "explain", "kernels", "register", "run", "set_kernels", "version"]
+__all__ = [
+    "call",
+    "cpu_features",
+    "explain",
+    "explain_call",
+    "kernels",
+    "register",
+    "run",
+    "set_kernels",
+    "version",
+]
+
+_Given = tuple[int, str, Sequence[int], Sequence[int]]
 
 version: str
 
@@ -32,3 +45,9 @@ def explain(line: str) -> Explanation: ...
 def set_kernels(pattern: str | None) -> None: ...
 def run(line: str, out: int, a: int, b: int, bias: int, workers: int) -> None: ...
 def cpu_features() -> list[str]: ...
+def call(
+    op: str, settings: str, operands: Sequence[_Given | None], results: Sequence[_Given], workers: int
+) -> str: ...
+def explain_call(
+    op: str, settings: str, operands: Sequence[_Given | None], results: Sequence[_Given]
+) -> Explanation: ...

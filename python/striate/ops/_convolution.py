@@ -2,7 +2,8 @@
 
 With y = conv(x, w) + b, for one axis y[o] = sum_k w[k] x[o s + k d - lo] + b, the derivatives are
 dx = conv_grad_input(dy, w), dw = conv_grad_weight(dy, x), db = sum(dy); each of the three is linear in both of its
-tensors, and its own derivatives are the other two.
+tensors, and its own derivatives are the other two. The sum over all but the channels is an operator of its own,
+channel_sum, whose bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._call import call
 from .._problem import is_channels_last, pad_pairs
 from ._family import Family, Member, Statics
 
@@ -79,6 +81,21 @@ def _fake_grad_weight(
     return input.new_empty((grad.shape[1], input.shape[1] // groups, *kernel_size), dtype=dtype)
 
 
+def _fake_channel_sum(input: Tensor, wide: bool) -> Tensor:
+    return input.new_empty((input.shape[1],), dtype=_sum_dtype(input, wide))
+
+
+def _channel_sum(input: Tensor, wide: bool) -> Tensor:
+    total = input.new_empty((input.shape[1],), dtype=_sum_dtype(input, wide))
+    dense = input if input.is_contiguous() or is_channels_last(input) else input.contiguous()
+    call("channel_sum", "", (dense,), (total,))
+    return total
+
+
+def _sum_dtype(input: Tensor, wide: bool) -> torch.dtype:
+    return torch.float32 if wide and input.dtype.itemsize == 2 else input.dtype
+
+
 def _flops(result: Ints, weight: Ints, batch: int, spatial_out: Ints) -> int:
     """One multiplication and one addition per tap: 2 N C_out (C_in / groups) prod(k) prod(o)."""
     return 2 * batch * math.prod(weight) * math.prod(spatial_out)
@@ -106,13 +123,7 @@ def leftover(size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: In
 
 
 def _bias_gradient(grad: Tensor, bias: Maybe) -> Maybe:
-    if bias is None:
-        return None
-    # One dimension at a time: summing all at once, torch cuts a single channel by the number of threads.
-    total = grad.sum(-1, dtype=torch.promote_types(bias.dtype, torch.float32))
-    while total.dim() > 2:
-        total = total.sum(-1)
-    return total.sum(0).to(bias.dtype)
+    return None if bias is None else channel_sum(grad, bias.dtype != grad.dtype)
 
 
 def _conv_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> Any:
@@ -251,6 +262,26 @@ def _grad_weight_fold(
     return dw.unflatten(0, (size, dw.shape[0] // size)), 0
 
 
+def _channel_sum_gradient(
+    tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]
+) -> tuple[Maybe]:
+    (x,) = tensors
+    assert x is not None
+    return (_per_channel(grad, x).expand(x.shape),)
+
+
+def _channel_sum_tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
+    return channel_sum(tangents[0], *statics)
+
+
+def _channel_sum_fold(
+    size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
+) -> tuple[Tensor, int]:
+    (x,) = tensors
+    assert x is not None
+    return channel_sum(_into_channels(x, axes[0], size), *statics).unflatten(0, (size, -1)), 0
+
+
 family = Family("striate")
 
 conv: Callable[..., Tensor] = family.add(
@@ -292,5 +323,19 @@ conv_grad_weight: Callable[..., Tensor] = family.add(
         gradient=_grad_weight_gradient,
         tangent=_grad_weight_tangent,
         fold=_grad_weight_fold,
+    )
+)
+
+channel_sum: Callable[..., Tensor] = family.add(
+    Member(
+        name="channel_sum",
+        schema="(Tensor input, bool wide) -> Tensor",
+        tensors=1,
+        fake=_fake_channel_sum,
+        flops=None,
+        gradient=_channel_sum_gradient,
+        tangent=_channel_sum_tangent,
+        fold=_channel_sum_fold,
+        cpu=_channel_sum,
     )
 )

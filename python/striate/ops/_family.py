@@ -42,13 +42,16 @@ class Member:
     schema: str
     tensors: int
     fake: Callable[..., Tensor]
-    flops: Callable[..., int]
+    flops: Callable[..., int] | None
+    """None for what torch's counter leaves out, such as sums"""
     gradient: Callable[[Sequence[Tensor | None], Statics, Tensor, Sequence[bool]], tuple[Tensor | None, ...]]
     """(tensors, statics, upstream gradient, wanted) -> one gradient per tensor argument"""
     tangent: Callable[[Sequence[Tensor | None], Statics, Sequence[Tensor | None]], Tensor]
     """(tensors, statics, tangents) -> tangent of the result"""
     fold: Callable[[int, Sequence[int | None], Sequence[Tensor | None], Statics], tuple[Tensor, int]]
     """(batch size, batch axis per tensor, tensors, statics) -> (result, its batch axis), with one call of the op"""
+    cpu: Callable[..., Tensor] | None = None
+    """the kernel on host memory, where Rust does not register one itself"""
 
 
 class Family:
@@ -64,7 +67,10 @@ class Family:
         if not torch._C._dispatch_has_kernel(qualified):
             self._library.define(member.name + member.schema, tags=_TAGS)
             torch.library.register_fake(qualified, member.fake, lib=self._library)
-            _when_flop_counter_is_imported(lambda: self._register_flops(member))
+            if member.cpu is not None:
+                self._library.impl(member.name, member.cpu, "CPU")
+            if member.flops is not None:
+                _when_flop_counter_is_imported(lambda: self._register_flops(member))
         op = getattr(getattr(torch.ops, self.namespace), member.name).default
         return _route(op, member.tensors, _lean_function(op, member), _full_function(op, member))
 

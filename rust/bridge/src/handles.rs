@@ -235,6 +235,7 @@ impl Shim {
             DType::F64 => 1,
             DType::Bf16 => 2,
             DType::F16 => 3,
+            DType::I32 | DType::I64 => unreachable!("no operator registered here has integer tensors"),
         }]
     }
 

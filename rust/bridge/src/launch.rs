@@ -150,6 +150,15 @@ unsafe fn operands<'a>(problem: &Problem, at: Addresses, workspace: &'a mut [u8]
     }
 }
 
+/// Lends workspace from this library's allocator.
+pub fn lend_from_heap(bytes: usize, run: &mut dyn FnMut(&mut [u8])) -> Result<(), String> {
+    let mut space: Vec<u8> = Vec::new();
+    space.try_reserve_exact(bytes).map_err(|_| format!("cannot allocate {bytes} bytes of workspace"))?;
+    space.resize(bytes, 0);
+    run(&mut space);
+    Ok(())
+}
+
 /// Runs a line on raw addresses with `workers` threads of our own.
 ///
 /// # Safety
@@ -163,13 +172,6 @@ pub unsafe fn run_line(line: &str, at: Addresses, workers: i64) -> Result<(), Fa
     }
     let plan = crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
     let pool = crate::own_pool::OwnPool::new(usize::try_from(workers).unwrap_or(usize::MAX));
-    let heap = |bytes: usize, run: &mut dyn FnMut(&mut [u8])| {
-        let mut space: Vec<u8> = Vec::new();
-        space.try_reserve_exact(bytes).map_err(|_| format!("cannot allocate {bytes} bytes of workspace"))?;
-        space.resize(bytes, 0);
-        run(&mut space);
-        Ok(())
-    };
     // SAFETY: the caller's promise.
-    unsafe { launch(&plan, at, &pool, heap) }.map_err(|why| Failure::Run(format!("{why} [{line}]")))
+    unsafe { launch(&plan, at, &pool, lend_from_heap) }.map_err(|why| Failure::Run(format!("{why} [{line}]")))
 }

@@ -1,6 +1,7 @@
 //! The three doors of striate: torch's dispatcher ([`torch`]), a torch-free C interface ([`capi`]) and the Python
 //! module `striate._core` ([`py`]). No panic and no C++ exception crosses a door unhandled.
 
+mod call;
 mod capi;
 mod handles;
 mod launch;

@@ -12,7 +12,8 @@ use striate_plan::{Plan, Refused};
 static PLANNING: Mutex<()> = Mutex::new(());
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-fn alone() -> MutexGuard<'static, ()> {
+/// The lock that planning holds, and a fork waits for.
+pub fn alone() -> MutexGuard<'static, ()> {
     watch();
     PLANNING.lock().unwrap_or_else(PoisonError::into_inner)
 }

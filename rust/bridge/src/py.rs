@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use striate_core::kernel::Kernel;
 use striate_core::{DType, Device, Pass, Problem};
-use striate_plan::table;
+use striate_plan::{operations, table};
 
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> PyErr {
@@ -66,6 +66,20 @@ fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
             entry.set_item("note", row.note)?;
             rows.append(entry)?;
         }
+    }
+    for row in operations() {
+        let entry = PyDict::new(py);
+        entry.set_item("name", row.name)?;
+        entry.set_item("op", row.op)?;
+        entry.set_item("passes", Vec::<&str>::new())?;
+        entry.set_item("dtypes", row.dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>())?;
+        entry.set_item("layouts", Vec::<&str>::new())?;
+        entry.set_item("device", Device::Cpu.name())?;
+        entry.set_item("isa", row.isa)?;
+        entry.set_item("deterministic", true)?;
+        entry.set_item("available", (row.available)())?;
+        entry.set_item("note", row.note)?;
+        rows.append(entry)?;
     }
     Ok(rows)
 }
@@ -132,6 +146,8 @@ mod _core {
 
     #[pymodule_export]
     use super::{cpu_features, explain, kernels, register, run, set_kernels};
+    #[pymodule_export]
+    use crate::call::{call, explain_call};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

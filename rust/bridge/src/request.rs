@@ -57,6 +57,8 @@ fn dtype_name(dtype: Result<DType, i32>) -> &'static str {
         Ok(DType::F64) => "float64",
         Ok(DType::Bf16) => "bfloat16",
         Ok(DType::F16) => "float16",
+        Ok(DType::I32) => "int32",
+        Ok(DType::I64) => "int64",
         Err(code) => torch_name(code),
     }
 }

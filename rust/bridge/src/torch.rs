@@ -6,7 +6,7 @@
 use crate::handles::{Ints, MAX_DIM, Shape, Tensor};
 use crate::launch::{Addresses, is_empty, launch, panic_text};
 use crate::request::{Facts, Request};
-use crate::torch_pool::with_pool;
+use crate::torch_pool::{estimated_microseconds, with_pool};
 use crate::torch_stable::{Boxed, Kernel, Shim, WRITTEN_FOR, connect, shim};
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -142,7 +142,7 @@ fn produce(arguments: Arguments) -> Result<Tensor, String> {
     };
     let address = bias.as_ref().map_or(0, Tensor::address);
     let at = Addresses { first: first.address(), second: second.address(), bias: address, out: out.address_mut() };
-    with_pool(shim, &plan, |pool| {
+    with_pool(shim, estimated_microseconds(&plan), |pool| {
         // SAFETY: live tensors, dense in the problem's order; the result is fresh, so nobody else knows it.
         unsafe { launch(&plan, at, pool, lend_from_torch) }
     })
@@ -151,7 +151,7 @@ fn produce(arguments: Arguments) -> Result<Tensor, String> {
 }
 
 /// Lends workspace from torch's allocator.
-fn lend_from_torch(bytes: usize, run: &mut dyn FnMut(&mut [u8])) -> Result<(), String> {
+pub fn lend_from_torch(bytes: usize, run: &mut dyn FnMut(&mut [u8])) -> Result<(), String> {
     let mut shape = Shape { dim: 1, sizes: [1; MAX_DIM], strides: [1; MAX_DIM] };
     shape.sizes[0] = i64::try_from(bytes).map_err(|_| "workspace too large")?;
     let mut space = Tensor::empty(&shape, shim().dtypes[4])?;

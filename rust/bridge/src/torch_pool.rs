@@ -57,7 +57,7 @@ pub fn forked() -> bool {
 const WORTH_SHARING: f64 = 50.0;
 
 /// A cautious guess at the microseconds one thread needs: every tap counted as met, and every byte moved once.
-fn estimated_microseconds(plan: &Plan) -> f64 {
+pub fn estimated_microseconds(plan: &Plan) -> f64 {
     let g = &plan.problem.geometry;
     let product = |part: fn(&striate_core::Axis) -> i64| g.axes().iter().map(|a| part(a) as f64).product::<f64>();
     let (samples, channels) = (g.batch() as f64 * g.groups() as f64, g.c_in() as f64 * g.c_out() as f64);
@@ -67,9 +67,9 @@ fn estimated_microseconds(plan: &Plan) -> f64 {
     macs / macs_per_microsecond + moved * plan.problem.dtype.size() as f64 / 8000.0
 }
 
-/// Calls `then` with the pool that suits the plan.
-pub fn with_pool<T>(shim: &'static Shim, plan: &Plan, then: impl FnOnce(&dyn Pool) -> T) -> T {
-    if estimated_microseconds(plan) < WORTH_SHARING {
+/// Calls `then` with the pool that suits work of so many microseconds on one thread.
+pub fn with_pool<T>(shim: &'static Shim, microseconds: f64, then: impl FnOnce(&dyn Pool) -> T) -> T {
+    if microseconds < WORTH_SHARING {
         return then(&Serial);
     }
     match shim.threads() {

@@ -4,6 +4,7 @@
 pub mod axis;
 pub mod geometry;
 pub mod kernel;
+pub mod operation;
 pub mod pool;
 pub mod problem;
 pub mod scalar;
@@ -12,7 +13,8 @@ pub mod view;
 pub use axis::{Axis, Pass, Sweep, Walk};
 pub use geometry::{Geometry, Role};
 pub use kernel::{Kernel, Operands, Program, Why};
+pub use operation::{Arguments, Operation, Request, Settings, Signature};
 pub use pool::{Pool, Serial};
 pub use problem::{DType, Device, Layout, Problem};
-pub use scalar::{Accumulator, Bf16, F16, Scalar};
+pub use scalar::{Accumulator, Bf16, Element, F16, Scalar};
 pub use view::{Tensor, TensorMut, View, ViewMut};

@@ -18,10 +18,14 @@ pub enum DType {
     Bf16,
     /// IEEE half.
     F16,
+    /// 32-bit integer: positions and lengths, never convolved.
+    I32,
+    /// 64-bit integer: positions and lengths, never convolved.
+    I64,
 }
 
 impl DType {
-    /// All storage types.
+    /// The types that are computed on.
     pub const ALL: [DType; 4] = [DType::F32, DType::F64, DType::Bf16, DType::F16];
 
     /// Its word in a problem line.
@@ -31,13 +35,15 @@ impl DType {
             DType::F64 => "f64",
             DType::Bf16 => "bf16",
             DType::F16 => "f16",
+            DType::I32 => "i32",
+            DType::I64 => "i64",
         }
     }
     /// Bytes of an element.
     pub fn size(self) -> usize {
         match self {
-            DType::F32 => 4,
-            DType::F64 => 8,
+            DType::F32 | DType::I32 => 4,
+            DType::F64 | DType::I64 => 8,
             DType::Bf16 | DType::F16 => 2,
         }
     }

@@ -23,12 +23,26 @@ pub trait Accumulator:
     fn to_f64(self) -> f64;
 }
 
-/// A type tensors are stored in.
-pub trait Scalar: Copy + Default + Send + Sync + 'static {
-    /// What its sums are carried in: f32 for f16, bf16 and f32, f64 for f64.
-    type Acc: Accumulator;
+/// A type tensors are stored in: any bit pattern is a value.
+pub trait Element: Copy + Default + Send + Sync + 'static {
     /// Its name at run time.
     const DTYPE: DType;
+}
+
+macro_rules! elements {
+    ($($name:ty => $dtype:ident),*) => {
+        $(impl Element for $name {
+            const DTYPE: DType = DType::$dtype;
+        })*
+    };
+}
+
+elements!(f32 => F32, f64 => F64, Bf16 => Bf16, F16 => F16, i32 => I32, i64 => I64);
+
+/// A type that is computed on.
+pub trait Scalar: Element {
+    /// What its sums are carried in: f32 for f16, bf16 and f32, f64 for f64.
+    type Acc: Accumulator;
     /// To the accumulator, exact.
     fn widen(self) -> Self::Acc;
     /// From the accumulator, rounded to nearest even.
@@ -45,7 +59,6 @@ pub trait Scalar: Copy + Default + Send + Sync + 'static {
 
 impl Scalar for f32 {
     type Acc = f32;
-    const DTYPE: DType = DType::F32;
     #[inline(always)]
     fn widen(self) -> f32 {
         self
@@ -64,7 +77,6 @@ impl Scalar for f32 {
 
 impl Scalar for f64 {
     type Acc = f64;
-    const DTYPE: DType = DType::F64;
     #[inline(always)]
     fn widen(self) -> f64 {
         self
@@ -101,7 +113,6 @@ impl Accumulator for f64 {
 
 impl Scalar for Bf16 {
     type Acc = f32;
-    const DTYPE: DType = DType::Bf16;
     #[inline(always)]
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.0) << 16)
@@ -119,7 +130,6 @@ impl Scalar for Bf16 {
 
 impl Scalar for F16 {
     type Acc = f32;
-    const DTYPE: DType = DType::F16;
     #[inline(always)]
     fn widen(self) -> f32 {
         let (sign, rest) = (u32::from(self.0 & 0x8000) << 16, u32::from(self.0 & 0x7fff));
@@ -171,6 +181,9 @@ macro_rules! with_scalar {
             $crate::problem::DType::F16 => {
                 type $name = $crate::scalar::F16;
                 $body
+            }
+            $crate::problem::DType::I32 | $crate::problem::DType::I64 => {
+                unreachable!("integers are not computed on, which every door and row has checked")
             }
         }
     };

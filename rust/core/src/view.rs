@@ -2,7 +2,7 @@
 //! where an address becomes memory that safe code may touch.
 
 use crate::problem::DType;
-use crate::scalar::Scalar;
+use crate::scalar::{Element, Scalar};
 use std::marker::PhantomData;
 
 /// A tensor to be read: address, element type, and sizes and strides (in elements) of the six canonical indices.
@@ -40,7 +40,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// A tensor that borrows a slice; panics if its elements do not fit in it.
-    pub fn new<S: Scalar>(data: &'a [S], dims: [usize; 6], strides: [usize; 6]) -> Tensor<'a> {
+    pub fn new<S: Element>(data: &'a [S], dims: [usize; 6], strides: [usize; 6]) -> Tensor<'a> {
         assert!(span(&dims, &strides) <= data.len(), "{dims:?} at strides {strides:?} leaves {} elements", data.len());
         Tensor { addr: data.as_ptr() as usize, dtype: S::DTYPE, dims, strides, memory: PhantomData }
     }
@@ -51,7 +51,7 @@ impl<'a> Tensor<'a> {
     }
 
     /// The tensor with its element type known at compile time; panics if it is another one.
-    pub fn typed<S: Scalar>(self) -> View<'a, S> {
+    pub fn typed<S: Element>(self) -> View<'a, S> {
         assert_eq!(self.dtype, S::DTYPE, "a kernel row was handed another element type than it was chosen for");
         let len = span(&self.dims, &self.strides);
         let data = if len == 0 {
@@ -75,7 +75,7 @@ impl<'a> TensorMut<'a> {
     }
 
     /// A tensor that borrows a slice exclusively; panics if its elements do not fit in it.
-    pub fn new<S: Scalar>(data: &'a mut [S], dims: [usize; 6], strides: [usize; 6]) -> TensorMut<'a> {
+    pub fn new<S: Element>(data: &'a mut [S], dims: [usize; 6], strides: [usize; 6]) -> TensorMut<'a> {
         TensorMut(Tensor::new(data, dims, strides), PhantomData)
     }
 
@@ -85,7 +85,7 @@ impl<'a> TensorMut<'a> {
     }
 
     /// The tensor with its element type known at compile time; panics if it is another one.
-    pub fn typed<S: Scalar>(self) -> ViewMut<'a, S> {
+    pub fn typed<S: Element>(self) -> ViewMut<'a, S> {
         assert_eq!(self.0.dtype, S::DTYPE, "a kernel row was handed another element type than it was chosen for");
         let len = span(&self.0.dims, &self.0.strides);
         let data = if len == 0 {
@@ -123,14 +123,14 @@ fn offset(strides: &[usize; 6], at: [usize; 6]) -> usize {
     strides.iter().zip(at).map(|(s, i)| s * i).sum()
 }
 
-impl<S: Scalar> View<'_, S> {
+impl<S: Element> View<'_, S> {
     /// The element at six indices.
     pub fn at(&self, at: [usize; 6]) -> S {
         self.data[offset(&self.strides, at)]
     }
 }
 
-impl<S: Scalar> ViewMut<'_, S> {
+impl<S: Element> ViewMut<'_, S> {
     /// Writes the element at six indices.
     pub fn set(&mut self, at: [usize; 6], value: S) {
         self.data[offset(&self.strides, at)] = value;

@@ -5,7 +5,7 @@ use crate::produce::Produce;
 use crate::weigh::Weigh;
 use striate_core::{Kernel, Layout, Pass, Problem, Program, Why, with_scalar};
 use striate_simd::portable::Portable;
-use striate_simd::{Convert, Isa};
+use striate_simd::{Every, Isa};
 
 /// Sweeps of a strided input gradient and taps of a kernel above which compiled offsets would outgrow their use.
 const MOST_SWEEPS: i64 = 4096;
@@ -42,10 +42,7 @@ fn channels(problem: &Problem) -> Result<(), Why> {
     depthwise(problem)
 }
 
-fn compile<I>(problem: &Problem, lanes: Lanes) -> Box<dyn Program>
-where
-    I: Isa + Convert<f32> + Convert<f64> + Convert<striate_core::Bf16> + Convert<striate_core::F16>,
-{
+fn compile<I: Every>(problem: &Problem, lanes: Lanes) -> Box<dyn Program> {
     let isa = I::detect().expect("a row is compiled only where it is available");
     with_scalar!(problem.dtype, S => match problem.pass {
         Pass::Dw => Box::new(Weigh::<S, I>::new(problem, lanes, isa)) as Box<dyn Program>,

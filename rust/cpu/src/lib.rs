@@ -1,18 +1,25 @@
 //! Fast processor kernels, one text for every storage type, rank, stride, dilation and instruction set.
 #![forbid(unsafe_code)]
 
+mod channel_sum;
 mod depthwise;
 mod frame;
 mod interior;
 mod load;
+mod operations;
 mod produce;
 mod tiling;
 mod weigh;
 mod weights;
 
-use striate_core::Kernel;
+use striate_core::{Kernel, Operation};
 
-/// Every row, most preferred first.
+/// Every row of convolution, most preferred first.
 pub fn rows() -> &'static [Kernel] {
     depthwise::ROWS
+}
+
+/// Every row of the other operations, most preferred first.
+pub fn operations() -> impl Iterator<Item = &'static Operation> {
+    [channel_sum::ROWS].into_iter().flatten()
 }

@@ -2,6 +2,7 @@
 
 use regex_lite::Regex;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use striate_core::Why;
 
 /// Rows whose name matches are allowed; with a leading `-`, rows whose name matches are forbidden.
 pub struct Filter {
@@ -30,9 +31,15 @@ impl Filter {
         self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(name) != self.forbid)
     }
 
-    /// The text it was made from.
-    pub fn text(&self) -> &str {
-        &self.text
+    /// Whether a row may run here, or why not.
+    pub fn admits(&self, name: &str, available: fn() -> bool, isa: &str) -> Result<(), Why> {
+        if !self.allows(name) {
+            Err(format!("forbidden by the filter {:?}", self.text))
+        } else if !available() {
+            Err(format!("this processor lacks {isa}"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -51,6 +58,10 @@ static LOGGING: LazyLock<bool> =
 
 pub(crate) fn current() -> Arc<Filter> {
     FILTER.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+pub(crate) fn none() -> Arc<Filter> {
+    Arc::new(Filter { text: String::new(), pattern: None, forbid: false })
 }
 
 pub(crate) fn logging() -> bool {

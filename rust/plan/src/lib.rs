@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod filter;
+mod operations;
 
 pub use filter::{Filter, set_filter};
+pub use operations::{Chosen, operation, operations};
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -108,14 +110,7 @@ fn choose(problem: &Problem) -> Result<Plan, Refused> {
     let filter = filter::current();
     let mut refusals = Vec::new();
     for row in table(problem.device) {
-        let verdict = if !filter.allows(row.name) {
-            Err(format!("forbidden by the filter {:?}", filter.text()))
-        } else if !(row.available)() {
-            Err(format!("this processor lacks {}", row.isa))
-        } else {
-            (row.supports)(problem)
-        };
-        match verdict {
+        match filter.admits(row.name, row.available, row.isa).and_then(|()| (row.supports)(problem)) {
             Ok(()) => {
                 return Ok(Plan { problem: *problem, row, program: (row.compile)(problem), refusals });
             }

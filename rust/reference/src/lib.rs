@@ -2,4 +2,10 @@
 //! stand last in every CPU table, so that selection never fails, and first in every test.
 #![forbid(unsafe_code)]
 
+pub mod channel_sum;
 pub mod conv;
+
+use striate_core::Operation;
+
+/// The definitions of the operations other than convolution.
+pub static OPERATIONS: &[Operation] = &[channel_sum::ROW];

@@ -81,3 +81,8 @@ pub trait Convert<S: Scalar>: Simd<S::Acc> {
     /// `to` must be writable for `LANES` numbers.
     unsafe fn narrow(self, v: Self::V, to: *mut S);
 }
+
+/// A token that converts every storage type.
+pub trait Every: Convert<f32> + Convert<f64> + Convert<striate_core::Bf16> + Convert<striate_core::F16> {}
+
+impl<I> Every for I where I: Convert<f32> + Convert<f64> + Convert<striate_core::Bf16> + Convert<striate_core::F16> {}

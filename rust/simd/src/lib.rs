@@ -1,7 +1,7 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`gather`], [`rows`]) are one text over tokens and accumulators;
+//! instructions may run. The loops ([`correlate`], [`gather`], [`rows`], [`sums`]) are one text over tokens and accumulators;
 //! each asserts the range it will touch once and then loads without checks.
 
 pub mod correlate;
@@ -9,6 +9,7 @@ pub mod gather;
 pub mod isa;
 pub mod portable;
 pub mod rows;
+pub mod sums;
 mod tiles;
 
 #[cfg(target_arch = "aarch64")]
@@ -16,4 +17,4 @@ pub mod neon;
 #[cfg(target_arch = "x86_64")]
 pub mod x86;
 
-pub use isa::{Convert, Isa, Simd, Task};
+pub use isa::{Convert, Every, Isa, Simd, Task};

@@ -1,0 +1,42 @@
+"""How an operation that is not a convolution reaches the Rust core: settings as text, tensors as addresses.
+
+The tensors may have any strides that its kernel rows take; results are allocated, or updated in place, by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _core
+from ._problem import DTYPE_WORDS
+
+_WORDS = DTYPE_WORDS | {torch.int32: "i32", torch.int64: "i64"}
+_Given = tuple[int, str, Sequence[int], Sequence[int]]
+
+
+def _given(tensor: Tensor) -> _Given:
+    return tensor.data_ptr(), _WORDS[tensor.dtype], tensor.shape, tensor.stride()
+
+
+def words(**settings: int | float | str | Sequence[int]) -> str:
+    """Settings as the core reads them: ``words(window=(3, 3), ceil=True)`` is ``"window=3x3 ceil=1"``."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, (str, float)):
+            return str(value)
+        return "x".join(str(int(part)) for part in (value if isinstance(value, Sequence) else (value,)))
+
+    return " ".join(f"{name}={text(value)}" for name, value in settings.items())
+
+
+def call(op: str, settings: str, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:
+    """Run ``op`` of the core on CPU tensors and return the name of the kernel row that ran.
+
+    Raises ValueError where no row takes the request: public functions validate before they come here.
+    """
+    given = [None if tensor is None else _given(tensor) for tensor in operands]
+    return _core.call(op, settings, given, [_given(tensor) for tensor in results], torch.get_num_threads())

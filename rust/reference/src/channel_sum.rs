@@ -1,0 +1,45 @@
+//! The sum over everything but the channels, dimension 1 of the operand.
+
+use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, with_scalar};
+
+/// The row of the table of operations.
+pub const ROW: Operation = Operation {
+    name: "channel_sum.reference",
+    op: "channel_sum",
+    dtypes: &DType::ALL,
+    isa: "portable",
+    available: || true,
+    supports: |request| {
+        let (input, result) = (request.operand(0)?, request.result(0)?);
+        match input.rank >= 2 && result.sizes() == &input.sizes()[1..2] {
+            true => Ok(()),
+            false => Err(format!("result: expected one number per channel of {input}, got {result}")),
+        }
+    },
+    work: |request| request.operand(0).map_or(0.0, |input| input.elements() as f64 / 500.0),
+    workspace: |_, _| 0,
+    run,
+    note: "the definition, summed in f64",
+};
+
+fn run(request: &Request<'_>, mut arguments: Arguments<'_>, _pool: &dyn Pool) {
+    let input = arguments.operands[0].take().expect("a supported request has an input");
+    let channel = 6 - request.operand(0).map_or(6, |input| input.rank) + 1;
+    let result = arguments.results.remove(0);
+    with_scalar!(input.dtype(), S => with_scalar!(result.dtype(), R => {
+        let (input, result) = (input.typed::<S>(), result.typed::<R>());
+        let mut sums = vec![0.0; result.dims[5]];
+        for flat in 0..input.dims.iter().product() {
+            let mut at = [0; 6];
+            let mut rest: usize = flat;
+            for axis in (0..6).rev() {
+                at[axis] = rest % input.dims[axis];
+                rest /= input.dims[axis];
+            }
+            sums[at[channel]] += input.at(at).widen().to_f64();
+        }
+        for (index, sum) in sums.into_iter().enumerate() {
+            result.data[index * result.strides[5]] = R::narrow(<R as Scalar>::Acc::from_f64(sum));
+        }
+    }));
+}
