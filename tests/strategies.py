@@ -20,7 +20,11 @@ from striate.ops import _convolution
 
 F32, F64, BF16, F16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
 DTYPES = [(F32, F32), (F64, F64), (BF16, BF16), (F16, F16), (BF16, F32), (F16, F32)]
-ROWS = [row["name"] for row in striate.kernels() if row["op"] == "conv" and row["device"] == "cpu" and row["available"]]
+ROWS = [
+    row["name"]
+    for row in striate.kernels()
+    if row["op"] == "conv" and row["device"] == "cpu" and row["available"]
+]
 # Around the edges of vectors (8, 16, 32 and their halves) and of tiles.
 EDGES = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 56, 64, 65, 127, 129]
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import _core
+from ._call import dense
 from ._problem import DTYPE_WORDS, conv_line, is_channels_last, pad_pairs
 
 _libraries: list[torch.library.Library] = []
@@ -95,9 +96,7 @@ def _groups(op: str, groups: int, *channels: int) -> None:
 
 
 def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
-    if channels_last:
-        return tensor.movedim(1, -1).contiguous()
-    return tensor.contiguous()
+    return dense(tensor.movedim(1, -1) if channels_last else tensor)
 
 
 def _empty(like: Tensor, channels: int, spatial: Sequence[int], channels_last: bool) -> Tensor:
@@ -128,7 +127,7 @@ def _spatial_out(
 
 
 def _run(line: str, out: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
-    bias = None if bias is None else bias.contiguous()
+    bias = None if bias is None else dense(bias)
     address = 0 if bias is None else bias.data_ptr()
     try:
         _core.run(line, out.data_ptr(), first.data_ptr(), second.data_ptr(), address, torch.get_num_threads())
@@ -160,7 +159,7 @@ def _conv(
         (input.shape[0], groups, weight.shape[1], weight.shape[0] // groups),
         (size, kernel, stride, dilation, padding),
     )
-    return _run(line, out, _dense(input, last), weight.contiguous(), bias)
+    return _run(line, out, _dense(input, last), dense(weight), bias)
 
 
 def _conv_grad_input(
@@ -202,7 +201,7 @@ def _conv_grad_input(
         (grad.shape[0], groups, weight.shape[1], weight.shape[0] // groups),
         (spatial, kernel, stride, dilation, padding),
     )
-    return _run(line, out, _dense(grad, last), weight.contiguous(), bias)
+    return _run(line, out, _dense(grad, last), dense(weight), bias)
 
 
 def _conv_grad_weight(

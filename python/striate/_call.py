@@ -5,6 +5,7 @@ The tensors may have any strides that its kernel rows take; results are allocate
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import _core
 from ._problem import DTYPE_WORDS
 
 _WORDS = DTYPE_WORDS | {torch.int32: "i32", torch.int64: "i64"}
+_HOME = os.getpid()
 _Given = tuple[int, str, Sequence[int], Sequence[int]]
 
 
@@ -40,3 +42,14 @@ def call(op: str, settings: str, operands: Sequence[Tensor | None], results: Seq
     """
     given = [None if tensor is None else _given(tensor) for tensor in operands]
     return _core.call(op, settings, given, [_given(tensor) for tensor in results], torch.get_num_threads())
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """``tensor.contiguous()``, also in a forked child, where torch's copy would wait for threads that it has not."""
+    if tensor.is_contiguous():
+        return tensor
+    if os.getpid() == _HOME:
+        return tensor.contiguous()
+    made = torch.empty(tensor.shape, dtype=tensor.dtype)
+    call("copy", "", (tensor,), (made,))
+    return made

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._call import call
+from .._call import call, dense
 from .._problem import is_channels_last, pad_pairs
 from ._family import Family, Member, Statics
 
@@ -87,8 +87,7 @@ def _fake_channel_sum(input: Tensor, wide: bool) -> Tensor:
 
 def _channel_sum(input: Tensor, wide: bool) -> Tensor:
     total = input.new_empty((input.shape[1],), dtype=_sum_dtype(input, wide))
-    dense = input if input.is_contiguous() or is_channels_last(input) else input.contiguous()
-    call("channel_sum", "", (dense,), (total,))
+    call("channel_sum", "", (input if is_channels_last(input) else dense(input),), (total,))
     return total
 
 

@@ -123,6 +123,18 @@ fn offset(strides: &[usize; 6], at: [usize; 6]) -> usize {
     strides.iter().zip(at).map(|(s, i)| s * i).sum()
 }
 
+/// All positions in a tensor of these sizes, the last index fastest.
+pub fn positions(dims: [usize; 6]) -> impl Iterator<Item = [usize; 6]> {
+    (0..dims.iter().product()).map(move |flat: usize| {
+        let (mut rest, mut at) = (flat, [0; 6]);
+        for axis in (0..6).rev() {
+            at[axis] = rest % dims[axis];
+            rest /= dims[axis];
+        }
+        at
+    })
+}
+
 impl<S: Element> View<'_, S> {
     /// The element at six indices.
     pub fn at(&self, at: [usize; 6]) -> S {

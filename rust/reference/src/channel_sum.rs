@@ -1,5 +1,6 @@
 //! The sum over everything but the channels, dimension 1 of the operand.
 
+use striate_core::view::positions;
 use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, with_scalar};
 
 /// The row of the table of operations.
@@ -29,13 +30,7 @@ fn run(request: &Request<'_>, mut arguments: Arguments<'_>, _pool: &dyn Pool) {
     with_scalar!(input.dtype(), S => with_scalar!(result.dtype(), R => {
         let (input, result) = (input.typed::<S>(), result.typed::<R>());
         let mut sums = vec![0.0; result.dims[5]];
-        for flat in 0..input.dims.iter().product() {
-            let mut at = [0; 6];
-            let mut rest: usize = flat;
-            for axis in (0..6).rev() {
-                at[axis] = rest % input.dims[axis];
-                rest /= input.dims[axis];
-            }
+        for at in positions(input.dims) {
             sums[at[channel]] += input.at(at).widen().to_f64();
         }
         for (index, sum) in sums.into_iter().enumerate() {

@@ -4,8 +4,9 @@
 
 pub mod channel_sum;
 pub mod conv;
+pub mod copy;
 
 use striate_core::Operation;
 
 /// The definitions of the operations other than convolution.
-pub static OPERATIONS: &[Operation] = &[channel_sum::ROW];
+pub static OPERATIONS: &[Operation] = &[channel_sum::ROW, copy::ROW];
