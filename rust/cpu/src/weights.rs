@@ -25,7 +25,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    fn item(&self) -> usize {
+    /// Numbers in the packed weights of one item.
+    pub fn item(&self) -> usize {
         self.order.len() * self.width
     }
 

@@ -32,50 +32,114 @@ impl Block {
     }
 }
 
+/// One way between stored numbers and accumulators.
+trait Way<I> {
+    type From: Copy;
+    type To;
+    /// Numbers in a vector.
+    const LANES: usize;
+    /// # Safety
+    /// `from` must be readable and `to` writable for `LANES` numbers.
+    unsafe fn vector(isa: I, from: *const Self::From, to: *mut Self::To);
+    /// # Safety
+    /// `from` must be readable for `2 * LANES` numbers, of which every second one is copied.
+    unsafe fn evens(isa: I, from: *const Self::From, to: *mut Self::To);
+    fn one(number: Self::From) -> Self::To;
+}
+
+struct Widen<S>(PhantomData<S>);
+
+impl<S: Scalar, I: Convert<S>> Way<I> for Widen<S> {
+    type From = S;
+    type To = S::Acc;
+    const LANES: usize = <I as Simd<S::Acc>>::LANES;
+    #[inline(always)]
+    unsafe fn vector(isa: I, from: *const S, to: *mut S::Acc) {
+        // SAFETY: passed on unchanged.
+        unsafe { isa.store(to, isa.widen(from)) }
+    }
+    #[inline(always)]
+    unsafe fn evens(isa: I, from: *const S, to: *mut S::Acc) {
+        // SAFETY: passed on unchanged.
+        unsafe { isa.store(to, isa.evens(isa.widen(from), isa.widen(from.add(<Self as Way<I>>::LANES)))) }
+    }
+    #[inline(always)]
+    fn one(number: S) -> S::Acc {
+        number.widen()
+    }
+}
+
+struct Narrow<S>(PhantomData<S>);
+
+impl<S: Scalar, I: Convert<S>> Way<I> for Narrow<S> {
+    type From = S::Acc;
+    type To = S;
+    const LANES: usize = <I as Simd<S::Acc>>::LANES;
+    #[inline(always)]
+    unsafe fn vector(isa: I, from: *const S::Acc, to: *mut S) {
+        // SAFETY: passed on unchanged.
+        unsafe { isa.narrow(isa.load(from), to) }
+    }
+    #[inline(always)]
+    unsafe fn evens(isa: I, from: *const S::Acc, to: *mut S) {
+        // SAFETY: passed on unchanged.
+        unsafe { isa.narrow(isa.evens(isa.load(from), isa.load(from.add(<Self as Way<I>>::LANES))), to) }
+    }
+    #[inline(always)]
+    fn one(number: S::Acc) -> S {
+        S::narrow(number)
+    }
+}
+
 /// Copies stored numbers to accumulators.
 pub fn widen<S: Scalar, I: Convert<S>>(isa: I, block: &Block, from: &[S], to: &mut [S::Acc]) {
     block.check(from.len(), to.len());
-    isa.run(Copy::<S, S::Acc, I, true> { block, from: from.as_ptr(), to: to.as_mut_ptr(), isa: PhantomData });
+    isa.run(Copying::<Widen<S>, I> { block, from, to: to.as_mut_ptr() });
 }
 
 /// Copies accumulators to stored numbers, rounded to nearest even.
 pub fn narrow<S: Scalar, I: Convert<S>>(isa: I, block: &Block, from: &[S::Acc], to: &mut [S]) {
     block.check(from.len(), to.len());
-    isa.run(Copy::<S::Acc, S, I, false> { block, from: from.as_ptr(), to: to.as_mut_ptr(), isa: PhantomData });
+    isa.run(Copying::<Narrow<S>, I> { block, from, to: to.as_mut_ptr() });
 }
 
-struct Copy<'a, F, T, I, const WIDEN: bool> {
+struct Copying<'a, W: Way<I>, I> {
     block: &'a Block,
-    from: *const F,
-    to: *mut T,
-    isa: PhantomData<I>,
+    from: &'a [W::From],
+    to: *mut W::To,
 }
 
-impl<S: Scalar, I: Convert<S>> Task<I> for Copy<'_, S, S::Acc, I, true> {
+impl<W: Way<I>, I: crate::Isa> Task<I> for Copying<'_, W, I> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
         let Block { rows, cols, from_pitch, from_step, to_pitch, to_step } = *self.block;
-        let lanes = <I as Simd<S::Acc>>::LANES;
+        // Numbers read for each column that vectors copy; none where only single ones can.
+        let each = if to_step == 1 && from_step <= 2 { from_step } else { 0 };
         for r in 0..rows {
-            let (from, to) = (self.from.wrapping_add(r * from_pitch), self.to.wrapping_add(r * to_pitch));
-            // SAFETY: `check` asserted that every element of the block is inside both slices.
+            let to = self.to.wrapping_add(r * to_pitch);
+            let from = self.from.as_ptr().wrapping_add(r * from_pitch);
+            // Vectors of every second number read one more than they copy.
+            let readable = (self.from.len() - r * from_pitch.min(self.from.len())).min(cols * each);
+            // SAFETY: `check` asserted that every element of the block is inside both slices; vectors stay inside
+            // what is readable.
             unsafe {
+                let copy = |c: usize| match each {
+                    1 => W::vector(isa, from.add(c), to.add(c)),
+                    _ => W::evens(isa, from.add(2 * c), to.add(c)),
+                };
                 let mut c = 0;
-                if from_step == 1 && to_step == 1 {
-                    while c + lanes <= cols {
-                        isa.store(to.add(c), isa.widen(from.add(c)));
-                        c += lanes;
-                    }
-                    if c < cols && cols >= lanes {
-                        // The last vector overlaps the one before it.
-                        c = cols - lanes;
-                        isa.store(to.add(c), isa.widen(from.add(c)));
-                        c = cols;
-                    }
+                while each > 0 && (c + W::LANES) * each <= readable {
+                    copy(c);
+                    c += W::LANES;
+                }
+                if c > 0 && c < cols && cols * each <= readable {
+                    // The last vector overlaps the one before it.
+                    copy(cols - W::LANES);
+                    c = cols;
                 }
                 while c < cols {
-                    *to.add(c * to_step) = (*from.add(c * from_step)).widen();
+                    *to.add(c * to_step) = W::one(*from.add(c * from_step));
                     c += 1;
                 }
             }
@@ -83,31 +147,59 @@ impl<S: Scalar, I: Convert<S>> Task<I> for Copy<'_, S, S::Acc, I, true> {
     }
 }
 
-impl<S: Scalar, I: Convert<S>> Task<I> for Copy<'_, S::Acc, S, I, false> {
+/// Rows of accumulators from two sources in turns, rounded to stored numbers: number `2 * c` of a row comes from
+/// place `c` of the first source, number `2 * c + 1` from place `c` of the second.
+#[derive(Clone, Copy, Debug)]
+pub struct Weave {
+    /// Rows.
+    pub rows: usize,
+    /// Numbers written in a row.
+    pub cols: usize,
+    /// Distance of rows in both sources.
+    pub from_pitch: usize,
+    /// Distance of the second source from the first.
+    pub second: usize,
+    /// Distance of rows where numbers go.
+    pub to_pitch: usize,
+}
+
+/// Writes rows that take turns between two sources; each source row must have room for a whole vector at its end.
+pub fn weave<S: Scalar, I: Convert<S>>(isa: I, weave: &Weave, from: &[S::Acc], to: &mut [S]) {
+    let Weave { rows, cols, from_pitch, second, to_pitch } = *weave;
+    let lanes = <I as Simd<S::Acc>>::LANES;
+    let read = cols.div_ceil(2).next_multiple_of(lanes);
+    assert!(rows > 0 && second + (rows - 1) * from_pitch + read <= from.len(), "{weave:?} leaves {}", from.len());
+    assert!((rows - 1) * to_pitch + cols <= to.len(), "{weave:?} leaves its destination of {}", to.len());
+    isa.run(Weaving::<S, I>(weave, from.as_ptr(), to.as_mut_ptr(), PhantomData));
+}
+
+struct Weaving<'a, S: Scalar, I>(&'a Weave, *const S::Acc, *mut S, PhantomData<I>);
+
+impl<S: Scalar, I: Convert<S>> Task<I> for Weaving<'_, S, I> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
-        let Block { rows, cols, from_pitch, from_step, to_pitch, to_step } = *self.block;
+        let Weave { rows, cols, from_pitch, second, to_pitch } = *self.0;
         let lanes = <I as Simd<S::Acc>>::LANES;
         for r in 0..rows {
-            let (from, to) = (self.from.wrapping_add(r * from_pitch), self.to.wrapping_add(r * to_pitch));
-            // SAFETY: `check` asserted that every element of the block is inside both slices.
+            // SAFETY: `weave` asserted both ranges; a source row is readable up to whole vectors.
             unsafe {
+                let (from, to) = (self.1.add(r * from_pitch), self.2.add(r * to_pitch));
                 let mut c = 0;
-                if from_step == 1 && to_step == 1 {
-                    while c + lanes <= cols {
-                        isa.narrow(isa.load(from.add(c)), to.add(c));
+                while c < cols {
+                    let pair = isa.zip(isa.load(from.add(c / 2)), isa.load(from.add(second + c / 2)));
+                    for v in [pair.0, pair.1] {
+                        if c + lanes <= cols {
+                            isa.narrow(v, to.add(c));
+                        } else if c < cols {
+                            let mut last = [S::Acc::default(); 16];
+                            isa.store(last.as_mut_ptr(), v);
+                            for (i, number) in last.iter().enumerate().take(cols - c) {
+                                *to.add(c + i) = S::narrow(*number);
+                            }
+                        }
                         c += lanes;
                     }
-                    if c < cols && cols >= lanes {
-                        c = cols - lanes;
-                        isa.narrow(isa.load(from.add(c)), to.add(c));
-                        c = cols;
-                    }
-                }
-                while c < cols {
-                    *to.add(c * to_step) = S::narrow(*from.add(c * from_step));
-                    c += 1;
                 }
             }
         }
