@@ -422,13 +422,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                 continue;
             }
             if self.tracks[2].sweeps.len() == 2 && self.out.axis[2] == 1 {
-                let woven = Weave {
-                    rows: size[1],
-                    cols: size[2],
-                    from_pitch: row,
-                    second: phase,
-                    to_pitch: self.out.axis[1],
-                };
+                let woven =
+                    Weave { rows: size[1], cols: size[2], from_pitch: row, second: phase, to_pitch: self.out.axis[1] };
                 weave(self.isa, &woven, &stage[o0 * slice..], &mut out[run.dst + o0 * self.out.axis[0]..]);
                 continue;
             }

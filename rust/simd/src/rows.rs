@@ -2,7 +2,7 @@
 
 use crate::isa::{Convert, Simd, Task};
 use std::marker::PhantomData;
-use striate_core::Scalar;
+use striate_core::{Element, Scalar};
 
 /// Two blocks of `rows` by `cols` numbers: element `(r, c)` is at `r * pitch + c * step` of either.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +36,20 @@ impl Block {
 trait Way<I> {
     type From: Copy;
     type To;
+    type V: Copy;
     /// Numbers in a vector.
     const LANES: usize;
     /// # Safety
-    /// `from` must be readable and `to` writable for `LANES` numbers.
-    unsafe fn vector(isa: I, from: *const Self::From, to: *mut Self::To);
+    /// `from` must be readable for `LANES` numbers.
+    unsafe fn load(isa: I, from: *const Self::From) -> Self::V;
     /// # Safety
-    /// `from` must be readable for `2 * LANES` numbers, of which every second one is copied.
-    unsafe fn evens(isa: I, from: *const Self::From, to: *mut Self::To);
+    /// `to` must be writable for `LANES` numbers.
+    unsafe fn store(isa: I, v: Self::V, to: *mut Self::To);
+    /// # Safety
+    /// `to` must be writable for `count` numbers, at most `LANES`.
+    unsafe fn store_some(isa: I, v: Self::V, to: *mut Self::To, count: usize);
+    fn evens(isa: I, a: Self::V, b: Self::V) -> Self::V;
+    fn zip(isa: I, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     fn one(number: Self::From) -> Self::To;
 }
 
@@ -52,16 +58,30 @@ struct Widen<S>(PhantomData<S>);
 impl<S: Scalar, I: Convert<S>> Way<I> for Widen<S> {
     type From = S;
     type To = S::Acc;
+    type V = <I as Simd<S::Acc>>::V;
     const LANES: usize = <I as Simd<S::Acc>>::LANES;
     #[inline(always)]
-    unsafe fn vector(isa: I, from: *const S, to: *mut S::Acc) {
+    unsafe fn load(isa: I, from: *const S) -> Self::V {
         // SAFETY: passed on unchanged.
-        unsafe { isa.store(to, isa.widen(from)) }
+        unsafe { isa.widen(from) }
     }
     #[inline(always)]
-    unsafe fn evens(isa: I, from: *const S, to: *mut S::Acc) {
+    unsafe fn store(isa: I, v: Self::V, to: *mut S::Acc) {
         // SAFETY: passed on unchanged.
-        unsafe { isa.store(to, isa.evens(isa.widen(from), isa.widen(from.add(<Self as Way<I>>::LANES)))) }
+        unsafe { isa.store(to, v) }
+    }
+    #[inline(always)]
+    unsafe fn store_some(isa: I, v: Self::V, to: *mut S::Acc, count: usize) {
+        // SAFETY: passed on unchanged.
+        unsafe { isa.store_masked(to, v, isa.mask(0, count)) }
+    }
+    #[inline(always)]
+    fn evens(isa: I, a: Self::V, b: Self::V) -> Self::V {
+        isa.evens(a, b)
+    }
+    #[inline(always)]
+    fn zip(isa: I, a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        isa.zip(a, b)
     }
     #[inline(always)]
     fn one(number: S) -> S::Acc {
@@ -74,22 +94,49 @@ struct Narrow<S>(PhantomData<S>);
 impl<S: Scalar, I: Convert<S>> Way<I> for Narrow<S> {
     type From = S::Acc;
     type To = S;
+    type V = <I as Simd<S::Acc>>::V;
     const LANES: usize = <I as Simd<S::Acc>>::LANES;
     #[inline(always)]
-    unsafe fn vector(isa: I, from: *const S::Acc, to: *mut S) {
+    unsafe fn load(isa: I, from: *const S::Acc) -> Self::V {
         // SAFETY: passed on unchanged.
-        unsafe { isa.narrow(isa.load(from), to) }
+        unsafe { isa.load(from) }
     }
     #[inline(always)]
-    unsafe fn evens(isa: I, from: *const S::Acc, to: *mut S) {
+    unsafe fn store(isa: I, v: Self::V, to: *mut S) {
         // SAFETY: passed on unchanged.
-        unsafe { isa.narrow(isa.evens(isa.load(from), isa.load(from.add(<Self as Way<I>>::LANES))), to) }
+        unsafe { isa.narrow(v, to) }
+    }
+    #[inline(always)]
+    unsafe fn store_some(isa: I, v: Self::V, to: *mut S, count: usize) {
+        if S::DTYPE == <S::Acc as Element>::DTYPE {
+            // SAFETY: passed on unchanged; stored numbers and accumulators are the same type.
+            return unsafe { isa.store_masked(to.cast(), v, isa.mask(0, count)) };
+        }
+        let mut numbers = [S::Acc::default(); MOST_LANES];
+        // SAFETY: the array holds any vector; the caller vouches for the places written.
+        unsafe {
+            isa.store(numbers.as_mut_ptr(), v);
+            for (i, number) in numbers.into_iter().enumerate().take(count) {
+                to.add(i).write(S::narrow(number));
+            }
+        }
+    }
+    #[inline(always)]
+    fn evens(isa: I, a: Self::V, b: Self::V) -> Self::V {
+        isa.evens(a, b)
+    }
+    #[inline(always)]
+    fn zip(isa: I, a: Self::V, b: Self::V) -> (Self::V, Self::V) {
+        isa.zip(a, b)
     }
     #[inline(always)]
     fn one(number: S::Acc) -> S {
         S::narrow(number)
     }
 }
+
+/// Numbers in the widest vector.
+const MOST_LANES: usize = 16;
 
 /// Copies stored numbers to accumulators.
 pub fn widen<S: Scalar, I: Convert<S>>(isa: I, block: &Block, from: &[S], to: &mut [S::Acc]) {
@@ -114,36 +161,109 @@ impl<W: Way<I>, I: crate::Isa> Task<I> for Copying<'_, W, I> {
     #[inline(always)]
     fn call(self, isa: I) {
         let Block { rows, cols, from_pitch, from_step, to_pitch, to_step } = *self.block;
+        let turned = cols == W::LANES
+            && ((from_pitch == 1 && from_step > 1 && to_step == 1) || (from_step == 1 && to_pitch == 1 && to_step > 1));
+        for r in 0..rows {
+            if turned && r % W::LANES == 0 && self.turn(isa, r) {
+                continue;
+            }
+            if turned && r % W::LANES > 0 && self.turns(r - r % W::LANES) {
+                continue;
+            }
+            self.row(isa, r);
+        }
+    }
+}
+
+impl<W: Way<I>, I: crate::Isa> Copying<'_, W, I> {
+    #[inline(always)]
+    fn row(&self, isa: I, r: usize) {
+        let Block { cols, from_pitch, from_step, to_pitch, to_step, .. } = *self.block;
         // Numbers read for each column that vectors copy; none where only single ones can.
         let each = if to_step == 1 && from_step <= 2 { from_step } else { 0 };
-        for r in 0..rows {
-            let to = self.to.wrapping_add(r * to_pitch);
-            let from = self.from.as_ptr().wrapping_add(r * from_pitch);
-            // Vectors of every second number read one more than they copy.
-            let readable = (self.from.len() - r * from_pitch.min(self.from.len())).min(cols * each);
-            // SAFETY: `check` asserted that every element of the block is inside both slices; vectors stay inside
-            // what is readable.
-            unsafe {
-                let copy = |c: usize| match each {
-                    1 => W::vector(isa, from.add(c), to.add(c)),
-                    _ => W::evens(isa, from.add(2 * c), to.add(c)),
+        let (from, to) = (self.from.as_ptr().wrapping_add(r * from_pitch), self.to.wrapping_add(r * to_pitch));
+        // Vectors of every second number read one more than they copy.
+        let readable = (self.from.len() - r * from_pitch.min(self.from.len())).min(cols * each);
+        // SAFETY: `check` asserted that every element of the block is inside both slices; vectors stay inside what
+        // is readable.
+        unsafe {
+            let copy = |c: usize| {
+                let v = match each {
+                    1 => W::load(isa, from.add(c)),
+                    _ => W::evens(isa, W::load(isa, from.add(2 * c)), W::load(isa, from.add(2 * c + W::LANES))),
                 };
-                let mut c = 0;
-                while each > 0 && (c + W::LANES) * each <= readable {
-                    copy(c);
-                    c += W::LANES;
-                }
-                if c > 0 && c < cols && cols * each <= readable {
-                    // The last vector overlaps the one before it.
-                    copy(cols - W::LANES);
-                    c = cols;
-                }
-                while c < cols {
-                    *to.add(c * to_step) = W::one(*from.add(c * from_step));
-                    c += 1;
+                W::store(isa, v, to.add(c));
+            };
+            let mut c = 0;
+            while each > 0 && (c + W::LANES) * each <= readable {
+                copy(c);
+                c += W::LANES;
+            }
+            if c > 0 && c < cols && cols * each <= readable {
+                // The last vector overlaps the one before it.
+                copy(cols - W::LANES);
+                c = cols;
+            }
+            while c < cols {
+                *to.add(c * to_step) = W::one(*from.add(c * from_step));
+                c += 1;
+            }
+        }
+    }
+
+    /// Whether the square of a vector of rows from `r` on can be turned in registers: it may read further rows than
+    /// are copied.
+    #[inline(always)]
+    fn turns(&self, r: usize) -> bool {
+        let Block { cols, from_pitch, from_step, .. } = *self.block;
+        from_step == 1 || r * from_pitch + (cols - 1) * from_step + W::LANES <= self.from.len()
+    }
+
+    /// Copies a square whose rows are neighbours on one side and whose columns are on the other.
+    #[inline(always)]
+    fn turn(&self, isa: I, r: usize) -> bool {
+        if !self.turns(r) {
+            return false;
+        }
+        let Block { rows, from_pitch, from_step, to_pitch, to_step, .. } = *self.block;
+        let count = W::LANES.min(rows - r);
+        // Vectors are columns where the source's rows are neighbours, else rows.
+        let by_column = from_pitch == 1;
+        let (apart, loads) = if by_column { (from_step, W::LANES) } else { (from_pitch, count) };
+        let from = self.from.as_ptr().wrapping_add(r * from_pitch);
+        // SAFETY: `check` and `turns` cover every vector that is loaded.
+        let mut square = unsafe { [W::load(isa, from); MOST_LANES] };
+        // Constant bounds and a test inside, so that the square stays in registers.
+        for (i, v) in square.iter_mut().enumerate() {
+            if i < W::LANES && i < loads {
+                // SAFETY: as above.
+                *v = unsafe { W::load(isa, from.add(i * apart)) };
+            }
+        }
+        // Each riffle of the two halves brings one bit of the row number into the lane number.
+        let half = W::LANES / 2;
+        for _ in 0..W::LANES.trailing_zeros() {
+            let before = square;
+            for i in 0..half {
+                (square[2 * i], square[2 * i + 1]) = W::zip(isa, before[i], before[i + half]);
+            }
+        }
+        let to = self.to.wrapping_add(r * to_pitch);
+        let stores = if by_column { count } else { W::LANES };
+        for (i, &v) in square.iter().enumerate() {
+            if i >= W::LANES || i >= stores {
+                continue;
+            }
+            // SAFETY: `check` asserted these places; only rows that exist are written.
+            unsafe {
+                match (by_column, count == W::LANES) {
+                    (true, _) => W::store(isa, v, to.add(i * to_pitch)),
+                    (false, true) => W::store(isa, v, to.add(i * to_step)),
+                    (false, false) => W::store_some(isa, v, to.add(i * to_step), count),
                 }
             }
         }
+        true
     }
 }
 
@@ -192,11 +312,7 @@ impl<S: Scalar, I: Convert<S>> Task<I> for Weaving<'_, S, I> {
                         if c + lanes <= cols {
                             isa.narrow(v, to.add(c));
                         } else if c < cols {
-                            let mut last = [S::Acc::default(); 16];
-                            isa.store(last.as_mut_ptr(), v);
-                            for (i, number) in last.iter().enumerate().take(cols - c) {
-                                *to.add(c + i) = S::narrow(*number);
-                            }
+                            <Narrow<S> as Way<I>>::store_some(isa, v, to.add(c), cols - c);
                         }
                         c += lanes;
                     }
