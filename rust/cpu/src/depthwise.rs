@@ -3,13 +3,15 @@
 use crate::frame::Lanes;
 use crate::produce::Produce;
 use crate::weigh::Weigh;
-use striate_core::{Kernel, Layout, Pass, Problem, Program, Why, with_scalar};
+use striate_core::{DType, Kernel, Layout, Pass, Problem, Program, Why, with_scalar};
 use striate_simd::portable::Portable;
-use striate_simd::{Every, Isa};
+use striate_simd::{Every, Isa, Simd};
 
 /// Sweeps of a strided input gradient and taps of a kernel above which compiled offsets would outgrow their use.
 const MOST_SWEEPS: i64 = 4096;
 const MOST_TAPS: i64 = 1 << 17;
+/// Columns of contiguous planes up to which lanes of channels were found to gain.
+const WIDEST: i64 = 64;
 
 fn depthwise(problem: &Problem) -> Result<(), Why> {
     let g = &problem.geometry;
@@ -27,17 +29,36 @@ fn depthwise(problem: &Problem) -> Result<(), Why> {
     Ok(())
 }
 
-fn channels(problem: &Problem) -> Result<(), Why> {
+/// What turning a contiguous tensor into vectors of channels and back costs, in multiply-adds of a vector.
+const TURNING: f64 = 10.0;
+
+/// Contiguous tensors are worth turning where lanes of columns would idle: on planes narrower than a vector, and under
+/// kernels so tall that much of their reach is padding, which lanes of channels leave out.
+fn channels<I: Every>(problem: &Problem) -> Result<(), Why> {
     let g = &problem.geometry;
     if g.c_out() != 1 {
         return Err(format!("takes one output channel per group, got {}", g.c_out()));
     }
-    let wide = g.axes()[2].extent(if problem.pass == Pass::Dx { Pass::Dx } else { Pass::Fwd });
-    if problem.layout == Layout::Nchw && (wide > 8 || g.groups() < 8) {
-        return Err(format!(
-            "takes contiguous tensors of at most 8 columns and at least 8 channels, got {wide} columns and {} channels",
-            g.groups()
-        ));
+    if problem.layout == Layout::Nhwc {
+        return depthwise(problem);
+    }
+    let lanes = if problem.dtype == DType::F64 { <I as Simd<f64>>::LANES } else { <I as Simd<f32>>::LANES };
+    let [deep, rows, columns] = g.axes();
+    let (wide, groups) = (columns.extent(if problem.pass == Pass::Dx { Pass::Dx } else { Pass::Fwd }), g.groups());
+    let vectors = |count: i64| (count as f64 / lanes as f64).ceil() * lanes as f64 / count as f64;
+    let taps: f64 = g.axes().iter().map(|a| a.kernel() as f64).product();
+    let met = (0..rows.kernel()).map(|k| rows.walk(Pass::Dw, k).len as f64).sum::<f64>();
+    let real = met / (rows.kernel() * rows.output()) as f64;
+    // Measured on planes of 14 to 112 columns and kernels of 7x7 to 31x31, 51x5 and 7x7x7.
+    let (slower, fits) = match problem.pass {
+        Pass::Dw => (1.2, wide <= 2 * lanes as i64 || columns.kernel() >= 7),
+        _ => (1.0, true),
+    };
+    let narrow = wide <= 8 || wide <= lanes as i64 && columns.stride() == 1;
+    let flat = deep.kernel() == 1 && columns.stride() == 1 && wide <= WIDEST;
+    let tall = flat && fits && (taps * real + TURNING) * vectors(groups) * slower < taps * vectors(wide);
+    if groups < 8 || !(narrow || tall) {
+        return Err(format!("takes contiguous tensors of few columns and 8 channels or more, got {wide} and {groups}"));
     }
     depthwise(problem)
 }
@@ -57,9 +78,9 @@ macro_rules! row {
             $token,
             $isa,
             "channels",
-            channels,
+            channels::<$token>,
             Lanes::Channels,
-            "vectors of channels; channels-last tensors and narrow planes"
+            "vectors of channels; channels-last tensors, narrow planes and tall kernels"
         )
     };
     (width, $token:ty, $isa:literal) => {
@@ -72,7 +93,7 @@ macro_rules! row {
             "vectors of neighbouring columns; any layout and channel multiplier"
         )
     };
-    ($token:ty, $isa:literal, $direction:literal, $supports:ident, $lanes:expr, $note:literal) => {
+    ($token:ty, $isa:literal, $direction:literal, $supports:expr, $lanes:expr, $note:literal) => {
         Kernel {
             name: concat!("depthwise.", $direction, ".", $isa),
             op: "conv",
