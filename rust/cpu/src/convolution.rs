@@ -1,4 +1,5 @@
-//! The rows of depthwise convolution: two vector directions for every instruction set.
+//! The rows of convolution: for every instruction set two vector directions for depthwise problems, and one for dense
+//! and grouped ones, whose channels are summed one after the other.
 
 use crate::frame::Lanes;
 use crate::produce::Produce;
@@ -18,6 +19,18 @@ fn depthwise(problem: &Problem) -> Result<(), Why> {
     if g.c_in() != 1 {
         return Err(format!("takes one input channel per group, got {}", g.c_in()));
     }
+    small(problem)
+}
+
+fn sliding(problem: &Problem) -> Result<(), Why> {
+    if problem.geometry.c_in() < 2 {
+        return Err("takes several input channels per group".into());
+    }
+    small(problem)
+}
+
+fn small(problem: &Problem) -> Result<(), Why> {
+    let g = &problem.geometry;
     let sweeps: i64 = g.axes().iter().map(|a| a.sweep_count(problem.pass)).product();
     if sweeps > MOST_SWEEPS {
         return Err(format!("takes at most {MOST_SWEEPS} residues of the stride, got {sweeps}"));
@@ -77,7 +90,7 @@ macro_rules! row {
         row!(
             $token,
             $isa,
-            "channels",
+            "depthwise.channels",
             channels::<$token>,
             Lanes::Channels,
             "vectors of channels; channels-last tensors, narrow planes and tall kernels"
@@ -87,15 +100,25 @@ macro_rules! row {
         row!(
             $token,
             $isa,
-            "width",
+            "depthwise.width",
             depthwise,
             Lanes::Width,
             "vectors of neighbouring columns; any layout and channel multiplier"
         )
     };
-    ($token:ty, $isa:literal, $direction:literal, $supports:expr, $lanes:expr, $note:literal) => {
+    (sliding, $token:ty, $isa:literal) => {
+        row!(
+            $token,
+            $isa,
+            "sliding.width",
+            sliding,
+            Lanes::Width,
+            "vectors of neighbouring columns, channel by channel; few channels under long or wide kernels"
+        )
+    };
+    ($token:ty, $isa:literal, $family:literal, $supports:expr, $lanes:expr, $note:literal) => {
         Kernel {
-            name: concat!("depthwise.", $direction, ".", $isa),
+            name: concat!($family, ".", $isa),
             op: "conv",
             passes: &[Pass::Fwd, Pass::Dx, Pass::Dw],
             layouts: &[Layout::Nchw, Layout::Nhwc],
@@ -115,13 +138,20 @@ pub static ROWS: &[Kernel] = &[
     #[cfg(target_arch = "x86_64")]
     row!(width, striate_simd::x86::Avx512, "avx512"),
     #[cfg(target_arch = "x86_64")]
+    row!(sliding, striate_simd::x86::Avx512, "avx512"),
+    #[cfg(target_arch = "x86_64")]
     row!(channels, striate_simd::x86::Avx2, "avx2"),
     #[cfg(target_arch = "x86_64")]
     row!(width, striate_simd::x86::Avx2, "avx2"),
+    #[cfg(target_arch = "x86_64")]
+    row!(sliding, striate_simd::x86::Avx2, "avx2"),
     #[cfg(target_arch = "aarch64")]
     row!(channels, striate_simd::neon::Neon, "neon"),
     #[cfg(target_arch = "aarch64")]
     row!(width, striate_simd::neon::Neon, "neon"),
+    #[cfg(target_arch = "aarch64")]
+    row!(sliding, striate_simd::neon::Neon, "neon"),
     row!(channels, Portable, "portable"),
     row!(width, Portable, "portable"),
+    row!(sliding, Portable, "portable"),
 ];
