@@ -1,0 +1,178 @@
+"""Token mixers: callables of a number of channels that return a layer from [N, C, H, W] to the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import kit
+from .kit import conv
+
+
+class Pool(nn.Module):
+    """Average over the neighbourhood, minus the pixel itself (PoolFormer, arXiv 2111.11418)."""
+
+    def __init__(self, channels: int, kernel: int = 3) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, self.kernel, 1, self.kernel // 2, count_include_pad=False) - x
+
+
+def separable(channels: int, kernel: int = 7, ratio: int = 2) -> nn.Module:
+    """Pointwise, depthwise, pointwise (ConvFormer, arXiv 2210.13452)."""
+    wide = ratio * channels
+    return nn.Sequential(
+        conv(channels, wide, 1, bias=False),
+        kit.StarReLU(),
+        conv(wide, wide, kernel, groups="depthwise", bias=False),
+        conv(wide, channels, 1, bias=False),
+    )
+
+
+class Inception(nn.Module):
+    """Square, horizontal and vertical depthwise filters on three slices, the rest untouched (arXiv 2303.16900)."""
+
+    def __init__(self, channels: int, square: int = 3, band: int = 11, ratio: float = 0.125) -> None:
+        super().__init__()
+        c = int(channels * ratio)
+        self.slices = [channels - 3 * c, c, c, c]
+        self.filters = nn.ModuleList(conv(c, c, k, groups="depthwise") for k in (square, (1, band), (band, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rest, *parts = x.split(self.slices, 1)
+        return torch.cat([rest, *(f(part) for f, part in zip(self.filters, parts, strict=True))], 1)
+
+
+class Focal(nn.Module):
+    """Focal modulation: a stack of growing depthwise filters, gated per level (arXiv 2203.11926)."""
+
+    def __init__(self, channels: int, levels: int = 2, window: int = 3, post: kit.Spec = "none") -> None:
+        super().__init__()
+        self.cuts = [channels, channels, levels + 1]
+        self.split = conv(channels, sum(self.cuts), 1)
+        windows = range(window, window + 2 * levels, 2)
+        self.filters = nn.ModuleList(conv(channels, channels, k, groups="depthwise", bias=False) for k in windows)
+        self.modulator = conv(channels, channels, 1)
+        self.post = kit.norm(post, channels)
+        self.out = conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, context, gates = self.split(x).split(self.cuts, 1)
+        levels = []
+        for f in self.filters:
+            context = F.gelu(f(context))
+            levels.append(context)
+        levels.append(F.gelu(context.mean((2, 3), keepdim=True)))
+        modulator = sum(level * gates[:, i : i + 1] for i, level in enumerate(levels))
+        return self.out(self.post(query * self.modulator(modulator)))
+
+
+class PartialConv(nn.Module):
+    """A dense convolution of the first 1/``divisor`` of the channels, the rest untouched (FasterNet, 2303.03667)."""
+
+    def __init__(self, channels: int, divisor: int = 4, kernel: int = 3) -> None:
+        super().__init__()
+        self.cuts = [channels // divisor, channels - channels // divisor]
+        self.conv = conv(self.cuts[0], self.cuts[0], kernel, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = x.split(self.cuts, 1)
+        return torch.cat([self.conv(first), rest], 1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over all positions, with pointwise projections."""
+
+    def __init__(self, channels: int, head: int = 32) -> None:
+        super().__init__()
+        self.heads, self.head = channels // head, head
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.out = nn.Linear(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, _, *space = x.shape
+        tokens = self.qkv(x.flatten(2).transpose(1, 2))
+        q, k, v = tokens.unflatten(2, (3, self.heads, self.head)).permute(2, 0, 3, 1, 4).unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return self.out(y).transpose(1, 2).reshape(n, -1, *space)
+
+
+class RandomMixing(nn.Module):
+    """A frozen random matrix over the positions of a fixed grid (RandFormer, arXiv 2210.13452)."""
+
+    def __init__(self, channels: int, positions: int) -> None:
+        super().__init__()
+        mix = torch.softmax(torch.rand(positions, positions), -1)
+        self.mix = nn.Parameter(mix, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.flatten(2) @ self.mix.T).reshape(x.shape)
+
+
+class RecursiveGated(nn.Module):
+    """Recursive gated convolution of ``order`` (HorNet, arXiv 2207.14284, Eq. 3.5)."""
+
+    def __init__(self, channels: int, order: int, filter: kit.Spec = "depthwise", scale: float = 1 / 3) -> None:
+        super().__init__()
+        self.widths = [channels >> (order - 1 - i) for i in range(order)]
+        self.scale = scale
+        self.split = conv(channels, 2 * channels, 1)
+        self.filter = kit.build(MIXERS, filter, sum(self.widths))
+        steps = zip(self.widths, self.widths[1:], strict=False)
+        self.widen = nn.ModuleList(conv(a, b, 1) for a, b in steps)
+        self.out = conv(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, gates = self.split(x).split([self.widths[0], sum(self.widths)], 1)
+        first, *others = (self.filter(gates) * self.scale).split(self.widths, 1)
+        x = x * first
+        for widen, gate in zip(self.widen, others, strict=True):
+            x = widen(x) * gate
+        return self.out(x)
+
+
+MIXERS: dict[str, Callable[..., nn.Module]] = {
+    "identity": lambda channels: nn.Identity(),
+    "pool": Pool,
+    "depthwise": lambda channels, kernel=7, bias=True: conv(channels, channels, kernel, groups="depthwise", bias=bias),
+    "separable": separable,
+    "inception": Inception,
+    "focal": Focal,
+    "partial": PartialConv,
+    "attention": Attention,
+    "random": RandomMixing,
+    "recursive_gated": RecursiveGated,
+}
+
+
+class GRN(nn.Module):
+    """Global response normalisation (ConvNeXt V2, arXiv 2301.00808, Alg. 1)."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = x.norm(p=2, dim=(2, 3), keepdim=True)
+        response = energy / (energy.mean(1, keepdim=True) + self.eps)
+        shape = (1, -1, 1, 1)
+        return x + torch.addcmul(self.bias.view(shape), self.weight.view(shape), x * response)
+
+
+def mlp(channels: int, ratio: float = 4, act: kit.Spec = "gelu", bias: bool = True, **extra: kit.Spec | bool) -> nn.Module:
+    """Two pointwise layers; ``norm`` sits after the first, ``grn`` after the activation."""
+    wide = int(ratio * channels)
+    parts = [conv(channels, wide, 1, bias=bias)]
+    parts += [kit.norm(extra["norm"], wide)] if extra.get("norm") else []  # type: ignore[arg-type]
+    parts += [kit.act(act), *([GRN(wide)] if extra.get("grn") else []), conv(wide, channels, 1, bias=bias)]
+    return nn.Sequential(*parts)
+
+
+MLPS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "none": lambda channels: nn.Identity()}

@@ -1,0 +1,196 @@
+"""Four-stage backbones."""
+
+from ..registry import Row, family
+from ..registry import variant as v
+
+T, S, B = (96, 192, 384, 768), (96, 192, 384, 768), (128, 256, 512, 1024)
+SHORT, LONG = (3, 3, 9, 3), (3, 3, 27, 3)
+LS = 1e-6
+
+CONVNEXT = family(
+    Row("ConvNeXt", "MetaNet", {"mixer": "depthwise", "layer_scale": LS}, paper="2201.03545", oracle="timm:", licence="Apache-2.0"),
+    v("convnext_atto", 3_695_520, 0.55, "75.7", depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
+    v("convnext_tiny", 28_589_128, 4.47, "82.1", depths=SHORT, dims=T),
+    v("convnext_small", 50_223_688, 8.71, "83.1", depths=LONG, dims=S),
+    v("convnext_base", 88_591_464, 15.38, "83.8", depths=LONG, dims=B),
+    v("convnext_large", 197_767_336, 34.4, "84.3", depths=LONG, dims=(192, 384, 768, 1536)),
+    v("convnext_xlarge", 350_196_968, 60.98, "87.0 (22k)", depths=LONG, dims=(256, 512, 1024, 2048)),
+)  # fmt: skip
+
+CONVNEXT_V2 = family(
+    Row("ConvNeXt V2", "MetaNet", {"mixer": "depthwise", "mlp": ("mlp", {"grn": True})}, paper="2301.00808", oracle="timm:", licence="Apache-2.0"),
+    v("convnextv2_atto", 3_708_400, 0.55, "76.6", depths=(2, 2, 6, 2), dims=(40, 80, 160, 320)),
+    v("convnextv2_tiny", 28_635_496, 4.47, "82.9", depths=SHORT, dims=T),
+    v("convnextv2_base", 88_717_800, 15.38, "84.9", depths=LONG, dims=B),
+    v("convnextv2_huge", 660_289_640, 115.0, "86.3", depths=LONG, dims=(352, 704, 1408, 2816)),
+)  # fmt: skip
+
+_INCEPTION = {
+    "mixer": "inception",
+    "norm": "bn",
+    "layer_scale": LS,
+    "mlp": ["mlp", "mlp", "mlp", ("mlp", {"ratio": 3})],
+    "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": "bn"}),
+    "down": ("norm_conv", {"kernel": 2, "stride": 2, "norm": "bn"}),
+    "head": ("pool", ("linear", {"ratio": 3}), ("act", {"kind": "gelu"}), "layer_norm"),
+}
+INCEPTION_NEXT = family(
+    Row("InceptionNeXt", "MetaNet", _INCEPTION, paper="2303.16900", oracle="timm:", licence="Apache-2.0"),
+    v("inception_next_atto", 4_156_520, 0.5, "75.3", depths=(2, 2, 6, 2), dims=(40, 80, 160, 320),
+      mixer=("inception", {"band": 9, "ratio": 0.25})),
+    v("inception_next_tiny", 28_055_680, 4.19, "82.5", depths=SHORT, dims=T),
+    v("inception_next_small", 49_374_016, 8.36, "83.6", depths=LONG, dims=S),
+    v("inception_next_base", 86_672_136, 14.85, "84.1", depths=LONG, dims=B),
+)  # fmt: skip
+
+_LN5 = ("ln", {"eps": 1e-5})
+_FOCAL = {
+    "block": "two",
+    "norm": _LN5,
+    "mixer": "focal",
+    "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": _LN5}),
+    "down": ("conv_norm", {"kernel": 2, "stride": 2, "norm": _LN5}),
+    "head": (("norm", {"kind": _LN5}), "pool"),
+}
+_FOCAL_LARGE = {
+    "post": True,
+    "layer_scale": 1e-4,
+    "stem": ("conv_norm", {"kernel": 7, "stride": 4, "padding": 2, "norm": _LN5}),
+    "down": ("conv_norm", {"kernel": 3, "stride": 2, "norm": _LN5}),
+}
+
+
+def _focal(levels: int, window: int = 3, **more: object) -> tuple[str, dict[str, object]]:
+    return ("focal", {"levels": levels, "window": window, **more})
+
+
+FOCALNET = family(
+    Row("FocalNet", "MetaNet", _FOCAL, paper="2203.11926", oracle="timm:", licence="MIT"),
+    v("focalnet_tiny_srf", 28_427_116, 4.42, "82.1", depths=(2, 2, 6, 2), dims=T),
+    v("focalnet_tiny_lrf", 28_647_928, 4.49, "82.2", depths=(2, 2, 6, 2), dims=T, mixer=_focal(3)),
+    v("focalnet_small_srf", 49_891_216, 8.62, "83.4", depths=(2, 2, 18, 2), dims=S),
+    v("focalnet_small_lrf", 50_342_440, 8.74, "83.5", depths=(2, 2, 18, 2), dims=S, mixer=_focal(3)),
+    v("focalnet_base_srf", 88_148_144, 15.28, "83.8", depths=(2, 2, 18, 2), dims=B),
+    v("focalnet_base_lrf", 88_749_768, 15.43, "83.8", depths=(2, 2, 18, 2), dims=B, mixer=_focal(3)),
+    v("focalnet_large_fl3", 207_100_744, depths=(2, 2, 18, 2), dims=(192, 384, 768, 1536), mixer=_focal(3, 5), **_FOCAL_LARGE),
+    v("focalnet_large_fl4", 207_281_248, depths=(2, 2, 18, 2), dims=(192, 384, 768, 1536), mixer=_focal(4), **_FOCAL_LARGE),
+    v("focalnet_xlarge_fl3", 366_082_120, depths=(2, 2, 18, 2), dims=(256, 512, 1024, 2048), mixer=_focal(3, 5), **_FOCAL_LARGE),
+    v("focalnet_huge_fl3", 686_564_424, depths=(2, 2, 18, 2), dims=(352, 704, 1408, 2816), mixer=_focal(3, post=_LN5), **_FOCAL_LARGE),
+)  # fmt: skip
+
+_NOBIAS = ("ln", {"bias": False})
+_POOLFORMER = {
+    "block": "two",
+    "norm": ("gn1", {"eps": 1e-5}),
+    "mixer": "pool",
+    "layer_scale": 1e-5,
+    "stem": ("conv_norm", {"kernel": 7, "stride": 4, "padding": 2}),
+    "down": ("conv_norm", {"kernel": 3, "stride": 2}),
+}
+_META = {
+    "block": "two",
+    "norm": _NOBIAS,
+    "mlp": ("mlp", {"act": "star_relu", "bias": False}),
+    "residual_scale": [None, None, 1.0, 1.0],
+    "stem": ("conv_norm", {"kernel": 7, "stride": 4, "padding": 2, "norm": _NOBIAS}),
+    "down": ("norm_conv", {"kernel": 3, "stride": 2, "norm": _NOBIAS}),
+}
+_META_HEAD = ("pool", "layer_norm", ("linear", {"ratio": 4}), ("act", {"kind": "squared_relu"}), "layer_norm")
+_GN_NOBIAS = ("gn1", {"bias": False})
+_PLAIN_META = {**_META, "norm": _GN_NOBIAS}
+_WIDE, _WIDER = (64, 128, 320, 512), (96, 192, 384, 768)
+_DEPTHS = {"s12": (2, 2, 6, 2), "s24": (4, 4, 12, 4), "s36": (6, 6, 18, 6), "m36": (6, 6, 18, 6), "m48": (8, 8, 24, 8)}
+
+
+def _metaformers(prefix: str, *rows: tuple[str, int, float, str]) -> list[dict[str, object]]:
+    return [
+        v(f"{prefix}_{size}", params, macs, top1, depths=_DEPTHS[size], dims=_WIDER if size[0] == "m" else _WIDE)
+        for size, params, macs, top1 in rows
+    ]
+
+
+POOLFORMER = [
+    *family(
+        Row("PoolFormer", "MetaNet", _POOLFORMER, paper="2111.11418", oracle="timm:", licence="Apache-2.0"),
+        *_metaformers(
+            "poolformer",
+            ("s12", 11_915_176, 1.82, "77.2"),
+            ("s24", 21_388_968, 3.41, "80.3"),
+            ("s36", 30_862_760, 5.0, "81.4"),
+            ("m36", 56_172_520, 8.8, "82.1"),
+            ("m48", 73_473_448, 11.59, "82.5"),
+        ),
+    ),
+    *family(
+        Row("PoolFormer V2", "MetaNet", {**_PLAIN_META, "mixer": "pool"}, paper="2210.13452", oracle="timm:", licence="Apache-2.0"),
+        *_metaformers("poolformerv2", ("s12", 11_891_712, 1.83, "78.0")),
+    ),
+]  # fmt: skip
+
+_SEP, _ATT = "separable", "attention"
+_CONV_SIZES = {
+    "s18": ((3, 3, 9, 3), _WIDE),
+    "s36": ((3, 12, 18, 3), _WIDE),
+    "m36": ((3, 12, 18, 3), (96, 192, 384, 576)),
+    "b36": ((3, 12, 18, 3), (128, 256, 512, 768)),
+}
+
+
+def _convformers(prefix: str, *rows: tuple[str, int, float, str]) -> list[dict[str, object]]:
+    return [
+        v(f"{prefix}_{size}", params, macs, top1, depths=_CONV_SIZES[size][0], dims=_CONV_SIZES[size][1])
+        for size, params, macs, top1 in rows
+    ]
+
+
+CONVFORMER = [
+    *family(
+        Row("ConvFormer", "MetaNet", {**_META, "mixer": _SEP, "head": _META_HEAD}, paper="2210.13452", oracle="timm:", licence="Apache-2.0"),
+        *_convformers(
+            "convformer",
+            ("s18", 26_774_448, 3.96, "83.0"),
+            ("s36", 40_012_152, 7.67, "84.1"),
+            ("m36", 57_051_640, 12.89, "84.5"),
+            ("b36", 99_882_616, 22.69, "84.8"),
+        ),
+    ),
+    *family(
+        Row("CAFormer", "MetaNet", {**_META, "mixer": [_SEP, _SEP, _ATT, _ATT], "head": _META_HEAD}, paper="2210.13452", oracle="timm:", licence="Apache-2.0"),
+        *_convformers(
+            "caformer",
+            ("s18", 26_341_656, 4.13, "83.7"),
+            ("s36", 39_297_102, 8.0, "84.5"),
+            ("m36", 56_204_878, 13.29, "85.2"),
+            ("b36", 98_753_614, 23.22, "85.5"),
+        ),
+    ),
+]  # fmt: skip
+
+_FASTER = {
+    "block": "mixed",
+    "mixer": "partial",
+    "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": "bn", "bias": False}),
+    "down": ("conv_norm", {"kernel": 2, "stride": 2, "norm": "bn", "bias": False}),
+}
+
+
+def _faster(act: str, base: int) -> dict[str, object]:
+    """FasterNet's smallest two use GELU, the others ReLU."""
+    return {
+        "dims": tuple(base << i for i in range(4)),
+        "mlp": ("mlp", {"ratio": 2, "act": act, "norm": "bn", "bias": False}),
+        "head": (("pool", {"keepdim": True}), ("conv", {"width": 1280, "norm": "none", "act": act, "bias": False}), "flatten"),
+    }
+
+
+FASTERNET = family(
+    Row("FasterNet", "MetaNet", _FASTER, paper="2303.03667", oracle="timm:", licence="none in the reference repository"),
+    v("fasternet_t0", 3_905_500, 0.34, "71.7", depths=(1, 2, 8, 2), **_faster("gelu", 40)),
+    v("fasternet_t1", 7_595_368, 0.85, "75.9", depths=(1, 2, 8, 2), **_faster("gelu", 64)),
+    v("fasternet_t2", 14_982_888, 1.91, "78.7", depths=(1, 2, 8, 2), **_faster("relu", 96)),
+    v("fasternet_s", 31_181_032, 4.56, "81.3", depths=(1, 2, 13, 2), **_faster("relu", 128)),
+    v("fasternet_m", 53_521_464, 8.74, "82.8", depths=(3, 4, 18, 3), **_faster("relu", 144)),
+    v("fasternet_l", 93_465_192, 15.52, "83.5", depths=(3, 4, 18, 3), **_faster("relu", 192)),
+)  # fmt: skip
+
+ROWS = [*CONVNEXT, *CONVNEXT_V2, *INCEPTION_NEXT, *FOCALNET, *POOLFORMER, *CONVFORMER, *FASTERNET]
