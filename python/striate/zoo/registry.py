@@ -17,7 +17,7 @@ from . import kit, weights
 from .network import FeatureNet, Network
 
 # The modules under rows/, in the order of the generated table.
-_TABLES = ("irb", "metanet")
+_TABLES = ("residual", "irb", "metanet")
 
 
 @dataclass(frozen=True)
