@@ -21,16 +21,16 @@ Factory = str | Callable[..., nn.Module]
 class _Kit:
     conv: Factory = "torch"
     rank: int = 2
+    partial: bool = False
 
 
 _kit: ContextVar[_Kit] = ContextVar("striate.zoo.kit", default=_Kit())
 
 
 @contextmanager
-def using(*, conv: Factory | None = None, rank: int | None = None) -> Iterator[None]:
-    """Build what is built inside with these convolutions and this number of spatial axes."""
-    old = _kit.get()
-    new = _Kit(old.conv if conv is None else conv, old.rank if rank is None else rank)
+def using(*, conv: Factory = "torch", rank: int = 2, partial: bool = False) -> Iterator[None]:
+    """Build what is built inside with these convolutions, this number of spatial axes, and partial padding or not."""
+    new = _Kit(conv, rank, partial)
     if isinstance(new.conv, str) and new.conv not in ("torch", "striate"):
         raise ValueError(f'conv must be "torch", "striate" or a callable, but got {new.conv!r}')
     if not isinstance(new.conv, str) and not callable(new.conv):
@@ -70,6 +70,10 @@ def conv(i: int, o: int, kernel: int | tuple[int, ...], stride: int | tuple[int,
     padding = options.pop("padding", half)
     late = padding == "same_upper" and any(s > 1 for s in s)
     options["padding"] = 0 if late else half if isinstance(padding, str) else sizes(padding)
+    if _kit.get().partial and any(half):
+        from ..nn.dynamic import PartialPaddingConv2d as Padded  # the kernel is striate's whatever the factory
+
+        return Padded(i, o, k, s, **options)  # type: ignore[arg-type]
     made = _convolution("Conv")(i, o, k, s, **options)
     return nn.Sequential(SameUpper(k, s, d), made) if late else made
 
@@ -227,6 +231,7 @@ ACTS: dict[str, Callable[..., nn.Module]] = {
     "prelu": nn.PReLU,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
+    "tanh": nn.Tanh,
     "hardswish": nn.Hardswish,
     "hardsigmoid": nn.Hardsigmoid,
     "sigmoid": nn.Sigmoid,

@@ -56,6 +56,7 @@ class Head(nn.Module):
 _Step = Callable[..., tuple[nn.Module, int]]
 _STEPS: dict[str, _Step] = {
     "pool": lambda c, keepdim=False: (kit.Mean(keepdim), c),
+    "max_pool": lambda c: (nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten()), c),
     "grid_pool": lambda c, size: (nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten()), c * size * size),
     "norm": lambda c, kind="ln": (kit.norm(kind, c), c),
     "layer_norm": lambda c, eps=1e-6: (nn.LayerNorm(c, eps), c),

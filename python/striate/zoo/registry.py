@@ -17,7 +17,7 @@ from . import kit, weights
 from .network import FeatureNet, Network
 
 # The modules under rows/, in the order of the generated table.
-_TABLES = ("residual", "irb", "metanet")
+_TABLES = ("plain", "residual", "irb", "metanet", "branch")
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def create_model(
     args["classes"] = row.classes if num_classes is None else num_classes
     args["channels"] = row.channels if in_chans is None else in_chans
     skeleton = importlib.import_module(f".skeletons.{row.skeleton.lower()}", __package__)
-    with kit.using(conv=conv, rank=len(row.size)):
+    with kit.using(conv=conv, rank=len(row.size), partial=args.pop("partial_padding", False)):
         model = skeleton.build(skeleton.Plan(**args))
     model.row = row
     return FeatureNet(model, out_indices) if features_only else model

@@ -65,6 +65,13 @@ def first_use(model: nn.Module, example: Tensor) -> dict[str, Tensor]:
     return uses.order
 
 
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Equal but for axes of length one, or a dense layer and a convolution over its whole input."""
+    if a.squeeze().shape == b.squeeze().shape:
+        return True
+    return min(a.ndim, b.ndim) == 2 and a.numel() == b.numel() and a.shape[0] == b.shape[0]
+
+
 def transfer(source: nn.Module, target: nn.Module, example: Tensor) -> None:
     """Copy the weights of ``source`` into ``target`` by order of first use.
 
@@ -76,7 +83,7 @@ def transfer(source: nn.Module, target: nn.Module, example: Tensor) -> None:
         raise ValueError(f"the source uses {len(theirs)} tensors, but this network uses {len(ours)}")
     with torch.no_grad():
         for (name, into), (other, value) in zip(ours.items(), theirs.items(), strict=True):
-            if into.squeeze().shape != value.squeeze().shape:
+            if not _alike(into, value):
                 shapes = f"{name} has shape {tuple(into.shape)}, but {other} has {tuple(value.shape)}"
                 raise ValueError(f"the networks differ: {shapes}")
             into.copy_(value.reshape(into.shape))
@@ -112,4 +119,9 @@ def reference(oracle: str, **options: Any) -> nn.Module:
         room, _, function = name.rpartition(".")
         home = importlib.import_module(f"torchvision.models{'.' + room if room else ''}")
         return getattr(home, function)(weights=None, **options)
+    if package == "spandrel":
+        import importlib
+
+        home = importlib.import_module(f"spandrel.architectures.{name}")
+        return vars(home)[name](**options)
     raise ValueError(f"{oracle!r} names no installed package that could interpret a foreign state dict")
