@@ -64,7 +64,9 @@ def shortcut(i: int, o: int, stride: Stride, avg_down: bool) -> nn.Module:
     return nn.Sequential(*pool, *cna(i, o, act="none"))
 
 
-def basic(i: int, width: int, stride: Stride, *, filter: kit.Spec = "conv", avg_down: bool = False) -> tuple[nn.Module, int]:
+def basic(
+    i: int, width: int, stride: Stride, *, filter: kit.Spec = "conv", avg_down: bool = False
+) -> tuple[nn.Module, int]:
     """Two filters (He et al., arXiv 1512.03385)."""
     middle = {"middle": i * width * 27 // (i * 9 + 3 * width)} if filter == "factored" else {}
     first = kit.build(FILTERS, filter, i, width, stride, **middle)
@@ -79,7 +81,7 @@ def bottleneck(
     """Pointwise, filter, pointwise; ``groups`` and ``base`` as in ResNeXt, ``squeeze`` gates the output."""
     o, groups = 4 * width, more.get("groups", 1)
     mid = width * more.get("base", 64) // 64 * groups
-    grouped = {"groups": groups} if groups > 1 else {}
+    grouped = {key: more[key] for key in ("groups", "dilation") if more.get(key, 1) > 1}
     parts = [*cna(i, mid), kit.build(FILTERS, filter, mid, mid, stride, **grouped), kit.norm("bn", mid), kit.act("relu")]
     parts += [*cna(mid, o, act="none"), *([kit.squeeze_excite(o, o // 4)] if more.get("squeeze") else [])]
     return Summed(nn.Sequential(*parts), shortcut(i, o, stride, avg_down), kit.act("relu")), o

@@ -2,7 +2,7 @@
 
 ``ir`` expands, filters depthwise and projects; ``ds`` filters depthwise and projects; ``cn`` is one convolution. r is
 the number of repeats (the stride belongs to the first), k the kernel, s the stride, e the expansion, c the channels,
-se the squeeze ratio, cc the number of experts; ``nre`` puts a ReLU for the activation, ``noskip`` leaves out the
+se the squeeze ratio, d the dilation, cc the number of experts; ``nre`` puts a ReLU for the activation, ``noskip`` leaves out the
 identity and ``act`` activates the projection of a ``ds``.
 """
 
@@ -76,6 +76,7 @@ class Block:
     channels: int
     squeeze: float
     experts: int
+    dilation: int
     flags: frozenset[str]
 
     @property
@@ -97,6 +98,7 @@ def decode(plan: Plan) -> Iterator[Block]:
             plan.round(values["c"]),
             values.get("se", 0.0),
             int(values.get("cc", 0)) * plan.experts,
+            int(values.get("d", 1)),
             frozenset(o for o in options if o.isalpha()),
         )
         for n in range(math.ceil(values["r"] * plan.depth)):
@@ -123,7 +125,7 @@ def make_block(plan: Plan, block: Block, i: int) -> nn.Module:
     if block.experts:
         return Conditional(plan, block, i, mid)
     layers = [plan.cna(i, mid, act=act)] if block.kind == "ir" else []
-    layers += [plan.cna(mid, mid, k, s, groups="depthwise", act=act), *_squeeze(plan, block, i, mid)]
+    layers += [plan.cna(mid, mid, k, s, groups="depthwise", act=act, dilation=block.dilation), *_squeeze(plan, block, i, mid)]
     layers += [plan.cna(mid, o, act=act if "act" in block.flags else "none")]
     return (kit.Residual if s == 1 and i == o and block.skips else nn.Sequential)(*layers)
 

@@ -73,20 +73,20 @@ STEMS: dict[str, Callable[..., Made]] = {"conv_pool": conv_pool, "deep": deep, "
 
 
 def _blocks(make: Callable[..., tuple[nn.Module, int]]) -> Callable[..., Made]:
+    """A stage of ``depth`` blocks; a stage that dilates by d starts with a block that still dilates by d / 2."""
+
     def stage(i: int, index: int, depth: int, **options: Any) -> Made:
-        layers, stride = [], options.pop("first_stride", 1) if index == 0 else options.pop("stride", 2)
-        options = {key: kit.at(value, index) for key, value in options.items() if key not in ("first_stride", "stride")}
-        stride = kit.at(stride, index)
+        given = {key: kit.at(value, index) for key, value in options.items()}
+        stride = given.pop("stride", 2) if index or isinstance(options.get("stride"), list) else 1
+        given.pop("stride", None)
+        width, dilation, layers = given.pop("width", 64) << index, given.pop("dilation", 1), []
         for n in range(depth):
-            block, i = make(i, options.get("width", 64) << index, stride if n == 0 else 1, **_without(options, "width"))
+            d = max(1, dilation // 2) if n == 0 else dilation
+            block, i = make(i, width, stride if n == 0 else 1, **given, **({"dilation": d} if d > 1 else {}))
             layers.append(block)
         return nn.Sequential(*layers), i, stride
 
     return stage
-
-
-def _without(options: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key not in names}
 
 
 def dense(i: int, index: int, depth: int, *, growth: int) -> Made:
