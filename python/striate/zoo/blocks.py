@@ -36,10 +36,26 @@ def space_to_depth(i: int, o: int, stride: Stride = 1, **options: Any) -> nn.Mod
     return nn.Sequential(SpaceToDepth(2), plain_filter(4 * i, o, **options))
 
 
+def involution(i: int, o: int, stride: Stride = 1, *, kernel: int = 7) -> nn.Module:
+    """Involution in place of a convolution (RedNet, arXiv 2103.06255)."""
+    from ..nn.dynamic import Involution2d
+
+    return Involution2d(i, kernel, stride)  # type: ignore[arg-type]
+
+
+def dcls(i: int, o: int, stride: Stride = 1, *, kernel: int = 7, count: int = 9) -> nn.Module:
+    """Dilated convolution with learnable spacings (arXiv 2112.03740)."""
+    from .. import nn as layers
+
+    return layers.Dcls2d(i, o, count, stride, kernel // 2, dilated_kernel_size=kernel, bias=False)  # type: ignore[attr-defined]
+
+
 FILTERS: dict[str, Callable[..., nn.Module]] = {
     "conv": plain_filter,
     "factored": factored,
     "space_to_depth": space_to_depth,
+    "involution": involution,
+    "dcls": dcls,
 }
 
 
@@ -140,3 +156,29 @@ class Separables(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x) + self.skip(x) if self.adds else self.body(x)
+
+
+def pseudo_3d(i: int, width: int, letter: str, *, flat: bool = False, stride: int = 1) -> tuple[nn.Module, int]:
+    """Space and time apart: one after the other (A), side by side (B) or time on top of space (C); arXiv 1711.10305.
+
+    ``flat`` leaves out time. The first pointwise layer strides, in space only.
+    """
+    o = 4 * width
+    space = cna(width, width, (1, 3, 3))
+    middle: nn.Module = space if flat else Pseudo3D(space, cna(width, width, (3, 1, 1)), letter)
+    body = nn.Sequential(cna(i, width, 1, (1, stride, stride)), middle, cna(width, o, act="none"))
+    return Summed(body, shortcut(i, o, (1, stride, stride) if stride > 1 else 1, False), kit.act("relu")), o
+
+
+class Pseudo3D(nn.Module):
+    """The three ways to combine a spatial with a temporal filter."""
+
+    def __init__(self, space: nn.Module, time: nn.Module, letter: str) -> None:
+        super().__init__()
+        self.space, self.time, self.letter = space, time, letter
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.space(x)
+        if self.letter == "A":
+            return self.time(y)
+        return y + self.time(x if self.letter == "B" else y)

@@ -136,6 +136,58 @@ class RecursiveGated(nn.Module):
         return self.out(x)
 
 
+class GlobalLocal(nn.Module):
+    """A 3x3 depthwise filter on half of the channels, a filter in the spectrum on the others (HorNet-GF).
+
+    The spectral filter is written for ``size`` frequencies and resized where the map has others.
+    """
+
+    def __init__(self, channels: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        half = channels // 2
+        self.enter, self.leave = kit.norm("ln", channels), kit.norm("ln", channels)
+        self.local = conv(half, half, 3, groups="depthwise", bias=False)
+        self.spectrum = nn.Parameter(torch.randn(half, *size, 2) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.enter(x).chunk(2, 1)
+        h, w = x.shape[2:]
+        k = self.spectrum
+        if k.shape[1:3] != (h, w // 2 + 1):
+            k = F.interpolate(k.permute(3, 0, 1, 2), (h, w // 2 + 1), mode="bilinear", align_corners=True).permute(1, 2, 3, 0)
+        spectrum = torch.fft.rfft2(b, norm="ortho") * torch.view_as_complex(k.contiguous())
+        b = torch.fft.irfft2(spectrum, s=(h, w), norm="ortho")
+        return self.leave(torch.stack([self.local(a), b], 2).flatten(1, 2))
+
+
+class Strips(nn.Module):
+    """Two long depthwise strips and a small square, each with its norm, summed (SLaK, arXiv 2207.03620)."""
+
+    def __init__(self, channels: int, long: int, short: int = 5) -> None:
+        super().__init__()
+        style = {"groups": "depthwise", "act": "none"}
+        kernels = ((long, short), (short, long), (short, short))
+        self.filters = nn.ModuleList(kit.cna(channels, channels, k, **style) for k in kernels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b, c = (f(x) for f in self.filters)
+        return a + b + c
+
+
+def squeezed(channels: int, kernel: int) -> nn.Module:
+    """A large depthwise filter with its branches and norm merged, then squeeze-and-excitation (UniRepLKNet)."""
+    filter = conv(channels, channels, kernel, groups="depthwise")
+    return nn.Sequential(filter, kit.squeeze_excite(channels, channels // 4))
+
+
+def dcls(channels: int, kernel: int = 17, count: int = 34) -> nn.Module:
+    """A depthwise filter of ``count`` elements whose positions are learned (arXiv 2112.03740)."""
+    from .. import nn as layers
+
+    options = {"groups": channels, "padding": kernel // 2, "dilated_kernel_size": kernel}
+    return layers.Dcls2d(channels, channels, count, **options)  # type: ignore[attr-defined]
+
+
 MIXERS: dict[str, Callable[..., nn.Module]] = {
     "identity": lambda channels: nn.Identity(),
     "pool": Pool,
@@ -147,31 +199,37 @@ MIXERS: dict[str, Callable[..., nn.Module]] = {
     "attention": Attention,
     "random": RandomMixing,
     "recursive_gated": RecursiveGated,
+    "global_local": GlobalLocal,
+    "strips": Strips,
+    "squeezed": squeezed,
+    "dcls": dcls,
 }
 
 
 class GRN(nn.Module):
     """Global response normalisation (ConvNeXt V2, arXiv 2301.00808, Alg. 1)."""
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, channels: int, eps: float = 1e-6, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
         energy = x.norm(p=2, dim=(2, 3), keepdim=True)
         response = energy / (energy.mean(1, keepdim=True) + self.eps)
         shape = (1, -1, 1, 1)
+        if self.bias is None:
+            return x + self.weight.view(shape) * x * response
         return x + torch.addcmul(self.bias.view(shape), self.weight.view(shape), x * response)
 
 
 def mlp(channels: int, ratio: float = 4, act: kit.Spec = "gelu", bias: bool = True, **extra: kit.Spec | bool) -> nn.Module:
-    """Two pointwise layers; ``norm`` sits after the first, ``grn`` after the activation."""
+    """Two pointwise layers; ``norm`` sits after the first, ``grn`` (True, or "unbiased") after the activation."""
     wide = int(ratio * channels)
     parts = [conv(channels, wide, 1, bias=bias)]
     parts += [kit.norm(extra["norm"], wide)] if extra.get("norm") else []  # type: ignore[arg-type]
-    parts += [kit.act(act), *([GRN(wide)] if extra.get("grn") else []), conv(wide, channels, 1, bias=bias)]
+    parts += [kit.act(act), *([GRN(wide, bias=extra["grn"] != "unbiased")] if extra.get("grn") else []), conv(wide, channels, 1, bias=bias)]
     return nn.Sequential(*parts)
 
 

@@ -17,7 +17,7 @@ from . import kit, weights
 from .network import FeatureNet, Network
 
 # The modules under rows/, in the order of the generated table.
-_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "dense")
+_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "absent")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Row:
         accuracy: published top-1 on ImageNet-1k in percent, or the paper's own measure.
         classes: outputs of the classifier; 0 for networks without one.
         channels: input channels.
-        needs: a layer of striate that does not exist yet and without which the row cannot be built.
+        needs: a layer of striate without which the row cannot be built, such as "nn.Dcls2d".
+        absent: why the row is only a name so far.
     """
 
     family: str
@@ -55,15 +56,16 @@ class Row:
     classes: int = 1000
     channels: int = 3
     needs: str = ""
+    absent: str = ""
 
     @property
     def missing(self) -> str:
-        """The needed layer, if striate does not have it yet."""
-        if not self.needs:
-            return ""
+        """Why the row cannot be built with this version, or nothing."""
+        if self.absent or not self.needs:
+            return self.absent
         room, _, layer = self.needs.rpartition(".")
-        module = importlib.import_module(f"..{room}", __package__) if room else None
-        return "" if module is not None and hasattr(module, layer) else self.needs
+        module = importlib.import_module(f"..{room}", __package__)
+        return "" if hasattr(module, layer) else f"needs striate.{self.needs}, which this version does not have"
 
 
 @cache
@@ -126,7 +128,7 @@ def create_model(
     """
     row = info(name)
     if row.missing:
-        raise NotImplementedError(f"{name} needs striate.{row.missing}, which this version does not have")
+        raise NotImplementedError(f"{name}: {row.missing}")
     if out_indices is not None and not features_only:
         raise ValueError("out_indices needs features_only=True")
     if num_classes is not None and not row.classes:

@@ -7,6 +7,7 @@ more than axes of length one are an error.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,19 +110,12 @@ def reference(oracle: str, **options: Any) -> nn.Module:
         ValueError: the row names no package from which a model could be built.
     """
     package, _, name = oracle.partition(":")
-    if package == "timm":
-        import timm
-
-        return timm.create_model(name, **options)
-    if package == "torchvision":
-        import importlib
-
-        room, _, function = name.rpartition(".")
-        home = importlib.import_module(f"torchvision.models{'.' + room if room else ''}")
-        return getattr(home, function)(weights=None, **options)
-    if package == "spandrel":
-        import importlib
-
-        home = importlib.import_module(f"spandrel.architectures.{name}")
-        return vars(home)[name](**options)
+    homes = {
+        "timm": "timm.models",
+        "torchvision": f"torchvision.models.{name.rpartition('.')[0]}".rstrip("."),
+        "spandrel": f"spandrel.architectures.{name}",
+    }
+    if package in homes:
+        home = importlib.import_module(homes[package])
+        return getattr(home, name.rpartition(".")[2])(**options)
     raise ValueError(f"{oracle!r} names no installed package that could interpret a foreign state dict")

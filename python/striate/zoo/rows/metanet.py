@@ -193,4 +193,90 @@ FASTERNET = family(
     v("fasternet_l", 93_465_192, 15.52, "83.5", depths=(3, 4, 18, 3), **_faster("relu", 192)),
 )  # fmt: skip
 
-ROWS = [*CONVNEXT, *CONVNEXT_V2, *INCEPTION_NEXT, *FOCALNET, *POOLFORMER, *CONVFORMER, *FASTERNET]
+
+def _recursive(*filters: object) -> list[object]:
+    """Orders two to five by stage."""
+    return [("recursive_gated", {"order": n + 2, "filter": spec}) for n, spec in enumerate(filters)]
+
+
+_HORNET = {"block": "two", "layer_scale": LS, "mixer": _recursive(*["depthwise"] * 4)}
+_GF = _recursive("depthwise", "depthwise", ("global_local", {"size": (14, 8)}), ("global_local", {"size": (7, 4)}))
+_HORNET_DEPTHS = (2, 3, 18, 2)
+HORNET = family(
+    Row("HorNet", "MetaNet", _HORNET, paper="2207.14284", oracle="count", licence="MIT"),
+    v("hornet_tiny_7x7", 22_409_512, 4.0, "82.8", depths=_HORNET_DEPTHS, dims=(64, 128, 256, 512)),
+    v("hornet_tiny_gf", 22_991_848, 3.9, "83.0", depths=_HORNET_DEPTHS, dims=(64, 128, 256, 512), mixer=_GF),
+    v("hornet_small_7x7", 49_528_264, 8.8, "83.8", depths=_HORNET_DEPTHS, dims=(96, 192, 384, 768)),
+    v("hornet_small_gf", 50_401_768, 8.7, "84.0", depths=_HORNET_DEPTHS, dims=(96, 192, 384, 768), mixer=_GF),
+    v("hornet_base_7x7", 87_256_680, 15.6, "84.2", depths=_HORNET_DEPTHS, dims=B),
+    v("hornet_base_gf", 88_421_352, 15.5, "84.3", depths=_HORNET_DEPTHS, dims=B, mixer=_GF),
+    v("hornet_large_7x7", 194_542_504, 34.8, "", depths=_HORNET_DEPTHS, dims=(192, 384, 768, 1536)),
+)
+
+IDENTITY = [
+    *family(
+        Row("IdentityFormer", "MetaNet", {**_PLAIN_META, "mixer": "identity"}, paper="2210.13452", oracle="timm:MetaFormer", licence="Apache-2.0"),
+        *_metaformers(
+            "identityformer",
+            ("s12", 11_891_712, 1.8, "74.6"),
+            ("s24", 21_341_464, 3.4, "78.2"),
+            ("s36", 30_791_216, 5.0, "79.3"),
+            ("m36", 56_077_168, 8.8, "80.0"),
+            ("m48", 73_346_056, 11.5, "80.4"),
+        ),
+    ),
+    *family(
+        Row("RandFormer", "MetaNet", {**_PLAIN_META, "mixer": ["identity", "identity", ("random", {"positions": 196}), ("random", {"positions": 49})]},
+            paper="2210.13452", oracle="count", licence="Apache-2.0"),
+        *_metaformers(
+            "randformer",
+            ("s12", 12_127_010, 1.9, "76.6"),
+            ("s24", 21_812_060, 3.5, "78.8"),
+            ("s36", 31_497_110, 5.2, "79.5"),
+            ("m36", 56_783_062, 9.0, "81.2"),
+            ("m48", 74_287_248, 11.9, "81.4"),
+        ),
+    ),
+]  # fmt: skip
+
+_L, _S3 = ("squeezed", {"kernel": 13}), ("squeezed", {"kernel": 3})
+_UNIREP = {
+    "norm": "none",
+    "mlp": ("mlp", {"grn": "unbiased"}),
+    "stem": "double",
+    "down": ("conv_norm", {"kernel": 3, "stride": 2, "norm": "ln"}),
+    "mixer": [_S3, _L, [_L, _S3], _L],
+}
+_SMALL_UNIREP = {"mixer": [_S3, _L, _L, _L]}
+_LARGE_UNIREP = {"mixer": [_S3, _L, [_L, _S3, _S3], _L]}
+# Merged form: branches, norms, scales and the bias of the response norm are folded into their neighbours; the published sizes count this form.
+UNIREP = family(
+    Row("UniRepLKNet", "MetaNet", _UNIREP, paper="2311.15599", oracle="count", licence="Apache-2.0"),
+    v("unireplknet_a", 4_437_300, 0.6, "77.0", depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), **_SMALL_UNIREP),
+    v("unireplknet_f", 6_235_216, 0.9, "78.6", depths=(2, 2, 6, 2), dims=(48, 96, 192, 384), **_SMALL_UNIREP),
+    v("unireplknet_p", 10_741_704, 1.6, "80.2", depths=(2, 2, 6, 2), dims=(64, 128, 256, 512), **_SMALL_UNIREP),
+    v("unireplknet_n", 18_318_560, 2.8, "81.6", depths=(2, 2, 8, 2), dims=(80, 160, 320, 640), **_SMALL_UNIREP),
+    v("unireplknet_t", 31_037_980, 4.9, "83.2", depths=(3, 3, 18, 3), dims=(80, 160, 320, 640)),
+    v("unireplknet_s", 55_645_984, 9.1, "83.9", depths=LONG, dims=T, **_LARGE_UNIREP),
+    v("unireplknet_b", 98_008_456, 47.2, "87.4 (22k, 384 px)", depths=LONG, dims=B, **_LARGE_UNIREP),
+    v("unireplknet_l", 218_454_616, 105.4, "87.9 (22k, 384 px)", depths=LONG, dims=(192, 384, 768, 1536), **_LARGE_UNIREP),
+    v("unireplknet_xl", 386_529_064, 187.0, "88.0 (22k, 384 px)", depths=LONG, dims=(256, 512, 1024, 2048), **_LARGE_UNIREP),
+)
+
+# Before the sparsity masks, which leave the published 30M, 55M and 95M parameters.
+_SLAK = {"mixer": [("strips", {"long": k}) for k in (51, 49, 47, 13)], "layer_scale": LS}
+SLAK = family(
+    Row("SLaK", "MetaNet", _SLAK, paper="2207.03620", oracle="paper", licence="MIT"),
+    v("slak_tiny", 50_703_838, 5.0, "82.5", depths=SHORT, dims=(124, 249, 499, 998)),
+    v("slak_small", 91_131_820, 9.8, "83.8", depths=LONG, dims=(124, 249, 499, 998)),
+    v("slak_base", 157_950_792, 17.1, "84.0", depths=LONG, dims=(166, 332, 665, 1331)),
+)
+
+CONVNEXT_DCLS = family(
+    Row("ConvNeXt-DCLS", "MetaNet", {"mixer": "dcls", "layer_scale": LS}, paper="2112.03740", oracle="count", licence="MIT", needs="nn.Dcls2d"),
+    v("convnext_dcls_tiny", 0, 5.0, "82.5", depths=SHORT, dims=T),
+    v("convnext_dcls_small", 0, 9.5, "83.7", depths=LONG, dims=S),
+    v("convnext_dcls_base", 0, 16.5, "84.1", depths=LONG, dims=B),
+)  # fmt: skip
+
+ROWS = [*CONVNEXT, *CONVNEXT_V2, *INCEPTION_NEXT, *FOCALNET, *POOLFORMER, *CONVFORMER, *FASTERNET, *HORNET, *IDENTITY, *UNIREP, *SLAK, *CONVNEXT_DCLS]

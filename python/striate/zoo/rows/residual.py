@@ -96,4 +96,37 @@ VIDEO = family(
       stem=("video", {"middle": 45}), options={"filter": "factored"}, **_VIDEO),
 )  # fmt: skip
 
-ROWS = [*RESNET, *DENSENET, *VOVNET, *XCEPTION, *VIDEO]
+P3D = family(
+    _row("P3D ResNet", "1711.10305", "count", "MIT", stage="pseudo_3d", stem="clip"),
+    v("p3d63", 25_745_232, size=(16, 160, 160), classes=400, depths=R50, options={"starts": (0, 3, 7, 13)}),
+    v("p3d131", 48_088_400, size=(16, 160, 160), classes=400, depths=R101, options={"starts": (0, 3, 7, 30)}),
+    v("p3d199", 66_492_240, size=(16, 160, 160), classes=400, depths=R152, options={"starts": (0, 3, 11, 47)}),
+)
+
+REDNET = family(
+    _row("RedNet", "2103.06255", "count", "MIT", stem="involuted", options={"filter": "involution"}),
+    v("rednet26", 9_233_166, 1.73, "76.0", depths=(1, 2, 4, 1)),
+    v("rednet38", 12_386_986, 2.22, "77.5", depths=(2, 3, 5, 2)),
+    v("rednet50", 15_540_806, 2.71, "78.4", depths=R50),
+    v("rednet101", 25_652_950, 4.74, "78.9", depths=R101),
+    v("rednet152", 33_984_582, 6.79, "79.1", depths=R152),
+)
+
+HOSTED = [
+    *family(
+        _row("ResNet, partial padding", "1811.11718", "layers", "BSD-3-Clause", partial_padding=True),
+        v("pd_resnet18", 11_689_512, 1.82, "", depths=(2, 2, 2, 2), stage="basic"),
+        v("pd_resnet50", 25_557_032, 4.11, "", depths=R50),
+    ),
+    *family(
+        _row("ResNet-SPD", "2208.03641", "layers", "MIT", options={"filter": "space_to_depth"}),
+        v("resnet18_spd", 16_334_376, 0.0, "", depths=(2, 2, 2, 2), stage="basic"),
+        v("resnet50_spd", 34_846_760, 0.0, "", depths=R50),
+    ),
+    *family(
+        _row("ResNet-DCLS", "2112.03740", "layers", "MIT", options={"filter": "dcls"}),
+        v("resnet50_dcls", 0, 0.0, "", depths=R50, needs="nn.Dcls2d"),
+    ),
+]
+
+ROWS = [*RESNET, *DENSENET, *VOVNET, *XCEPTION, *VIDEO, *P3D, *REDNET, *HOSTED]

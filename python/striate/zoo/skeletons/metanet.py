@@ -15,7 +15,7 @@ from ..network import Network, make_head
 
 @dataclass(frozen=True)
 class Plan:
-    """Arguments of a MetaNet; a list holds one entry for each stage.
+    """Arguments of a MetaNet; a list holds one entry for each stage, a list inside it one for each block in turn.
 
     Attributes:
         depths, dims: blocks and channels of each stage.
@@ -70,9 +70,9 @@ _DOWNS: dict[str, Callable[..., nn.Module]] = {"conv_norm": conv_norm, "norm_con
 class One(nn.Sequential):
     """x + mlp(norm(mixer(x)))."""
 
-    def __init__(self, plan: Plan, stage: int, drop: float) -> None:
-        c = plan.dims[stage]
-        mixer = kit.build(MIXERS, kit.at(plan.mixer, stage), c)
+    def __init__(self, plan: Plan, at: tuple[int, int], drop: float) -> None:
+        stage, c = at[0], plan.dims[at[0]]
+        mixer = _mixer(plan, at)
         mlp = kit.build(MLPS, kit.at(plan.mlp, stage), c)
         super().__init__(mixer, kit.norm(kit.at(plan.norm, stage), c), mlp, *_scaled(plan, stage, drop))
 
@@ -83,9 +83,9 @@ class One(nn.Sequential):
 class Two(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)); with ``post`` the norms come last."""
 
-    def __init__(self, plan: Plan, stage: int, drop: float) -> None:
+    def __init__(self, plan: Plan, at: tuple[int, int], drop: float) -> None:
         super().__init__()
-        c = plan.dims[stage]
+        stage, c = at[0], plan.dims[at[0]]
 
         def branch(part: nn.Module) -> nn.Module:
             norm = kit.norm(kit.at(plan.norm, stage), c)
@@ -95,7 +95,7 @@ class Two(nn.Module):
             scale = kit.at(plan.residual_scale, stage)
             return nn.Identity() if scale is None else kit.Scale(c, scale)
 
-        self.keep1, self.mix = identity(), branch(kit.build(MIXERS, kit.at(plan.mixer, stage), c))
+        self.keep1, self.mix = identity(), branch(_mixer(plan, at))
         self.keep2, self.mlp = identity(), branch(kit.build(MLPS, kit.at(plan.mlp, stage), c))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -106,16 +106,22 @@ class Two(nn.Module):
 class Mixed(nn.Sequential):
     """x + mlp(mixer(x)) without a norm between (FasterNet)."""
 
-    def __init__(self, plan: Plan, stage: int, drop: float) -> None:
-        c = plan.dims[stage]
-        mixer = kit.build(MIXERS, kit.at(plan.mixer, stage), c)
+    def __init__(self, plan: Plan, at: tuple[int, int], drop: float) -> None:
+        stage, c = at[0], plan.dims[at[0]]
+        mixer = _mixer(plan, at)
         super().__init__(mixer, kit.build(MLPS, kit.at(plan.mlp, stage), c), *_scaled(plan, stage, drop))
 
     def forward(self, x: Tensor) -> Tensor:
         return x + super().forward(x)
 
 
-_BLOCKS: dict[str, Callable[[Plan, int, float], nn.Module]] = {"one": One, "two": Two, "mixed": Mixed}
+_BLOCKS: dict[str, Callable[[Plan, tuple[int, int], float], nn.Module]] = {"one": One, "two": Two, "mixed": Mixed}
+
+
+def _mixer(plan: Plan, at: tuple[int, int]) -> nn.Module:
+    stage, block = at
+    spec = kit.at(plan.mixer, stage)
+    return kit.build(MIXERS, spec[block % len(spec)] if isinstance(spec, list) else spec, plan.dims[stage])
 
 
 def _scaled(plan: Plan, stage: int, drop: float) -> list[nn.Module]:
@@ -131,7 +137,7 @@ def build(plan: Plan) -> Network:
     for i, depth in enumerate(plan.depths):
         down = [kit.build(_DOWNS, plan.down, plan.dims[i - 1], plan.dims[i])] if i else []
         drops = [plan.drop_path * (done + n) / max(total - 1, 1) for n in range(depth)]
-        stages.append(nn.Sequential(*down, *(_BLOCKS[plan.block](plan, i, drop) for drop in drops)))
+        stages.append(nn.Sequential(*down, *(_BLOCKS[plan.block](plan, (i, n), drop) for n, drop in enumerate(drops))))
         done += depth
     features = [(c, 4 << i) for i, c in enumerate(plan.dims)]
     return Network(stem, stages, features, head=make_head(plan.dims[-1], plan.classes, plan.head))

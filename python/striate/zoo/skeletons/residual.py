@@ -69,7 +69,18 @@ def video(i: int, width: int = 64, middle: int = 0) -> Made:
     return nn.Sequential(*cna(i, middle, (1, 7, 7), (1, 2, 2)), *cna(middle, width, (3, 1, 1))), width, (1, 2, 2)
 
 
-STEMS: dict[str, Callable[..., Made]] = {"conv_pool": conv_pool, "deep": deep, "chain": chain, "video": video}
+def involuted(i: int) -> Made:
+    """RedNet's stem: an involution between two 3x3 layers, and a pool."""
+    middle = [blocks.involution(32, 32, kernel=3), kit.norm("bn", 32), kit.act("relu")]
+    return nn.Sequential(cna(i, 32, 3, 2), *middle, cna(32, 64, 3), nn.MaxPool2d(3, 2, 1)), 64, 4
+
+
+def clip(i: int) -> Made:
+    """P3D's stem: 1x7x7 with a stride in space, then a pool of stride two everywhere."""
+    return nn.Sequential(cna(i, 64, (1, 7, 7), (1, 2, 2)), nn.MaxPool3d((2, 3, 3), 2, (0, 1, 1))), 64, (2, 4, 4)
+
+
+STEMS: dict[str, Callable[..., Made]] = {"conv_pool": conv_pool, "deep": deep, "chain": chain, "video": video, "involuted": involuted, "clip": clip}
 
 
 def _blocks(make: Callable[..., tuple[nn.Module, int]]) -> Callable[..., Made]:
@@ -120,12 +131,23 @@ def separable(i: int, index: int, depth: int, *, table: Sequence[Sequence[tuple[
     return nn.Sequential(*layers), i, total
 
 
+def pseudo_3d(i: int, index: int, depth: int, *, starts: Sequence[int]) -> Made:
+    """P3D blocks, whose kinds take turns over the whole network; the last stage sees single frames."""
+    layers: list[nn.Module] = [nn.MaxPool3d((2, 1, 1), (2, 1, 1))] if index else []
+    for n in range(depth):
+        letter, stride = "ABC"[(starts[index] + n) % 3], 2 if index and n == 0 else 1
+        block, i = blocks.pseudo_3d(i, 64 << index, letter, flat=index == 3, stride=stride)
+        layers.append(block)
+    return nn.Sequential(*layers), i, (2, 2, 2) if index else 1
+
+
 STAGES: dict[str, Callable[..., Made]] = {
     "basic": _blocks(blocks.basic),
     "bottleneck": _blocks(blocks.bottleneck),
     "dense": dense,
     "one_shot": one_shot,
     "separable": separable,
+    "pseudo_3d": pseudo_3d,
 }
 
 
