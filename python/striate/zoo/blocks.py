@@ -43,11 +43,12 @@ def involution(i: int, o: int, stride: Stride = 1, *, kernel: int = 7) -> nn.Mod
     return Involution2d(i, kernel, stride)  # type: ignore[arg-type]
 
 
-def dcls(i: int, o: int, stride: Stride = 1, *, kernel: int = 7, count: int = 9) -> nn.Module:
-    """Dilated convolution with learnable spacings (arXiv 2112.03740)."""
+def dcls(i: int, o: int, stride: Stride = 1, *, kernel: int = 7, count: int = 3) -> nn.Module:
+    """Elements whose positions are learned; three of them have the parameters of a 3x3 kernel (arXiv 2112.03740)."""
     from .. import nn as layers
 
-    return layers.Dcls2d(i, o, count, stride, kernel // 2, dilated_kernel_size=kernel, bias=False)  # type: ignore[attr-defined]
+    options = {"dilated_kernel_size": kernel, "version": "v1", "bias": False}
+    return layers.Dcls2d(i, o, count, stride, kernel // 2, **options)  # type: ignore[attr-defined]
 
 
 FILTERS: dict[str, Callable[..., nn.Module]] = {

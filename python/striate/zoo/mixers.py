@@ -184,7 +184,7 @@ def dcls(channels: int, kernel: int = 17, count: int = 34) -> nn.Module:
     """A depthwise filter of ``count`` elements whose positions are learned (arXiv 2112.03740)."""
     from .. import nn as layers
 
-    options = {"groups": channels, "padding": kernel // 2, "dilated_kernel_size": kernel}
+    options = {"groups": channels, "padding": kernel // 2, "dilated_kernel_size": kernel, "version": "v1"}
     return layers.Dcls2d(channels, channels, count, **options)  # type: ignore[attr-defined]
 
 

@@ -17,7 +17,7 @@ from . import kit, weights
 from .network import FeatureNet, Network
 
 # The modules under rows/, in the order of the generated table.
-_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "absent")
+_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "seqnet", "absent")
 
 
 @dataclass(frozen=True)

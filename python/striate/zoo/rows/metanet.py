@@ -273,10 +273,10 @@ SLAK = family(
 )
 
 CONVNEXT_DCLS = family(
-    Row("ConvNeXt-DCLS", "MetaNet", {"mixer": "dcls", "layer_scale": LS}, paper="2112.03740", oracle="count", licence="MIT", needs="nn.Dcls2d"),
-    v("convnext_dcls_tiny", 0, 5.0, "82.5", depths=SHORT, dims=T),
-    v("convnext_dcls_small", 0, 9.5, "83.7", depths=LONG, dims=S),
-    v("convnext_dcls_base", 0, 16.5, "84.1", depths=LONG, dims=B),
+    Row("ConvNeXt-DCLS", "MetaNet", {"mixer": "dcls", "layer_scale": LS, "shared": "P"}, paper="2112.03740", oracle="count", licence="MIT", needs="nn.Dcls2d"),
+    v("convnext_dcls_tiny", 28_587_688, 5.0, "82.5", depths=SHORT, dims=T),
+    v("convnext_dcls_small", 50_118_568, 9.5, "83.7", depths=LONG, dims=S),
+    v("convnext_dcls_base", 88_451_304, 16.5, "84.1", depths=LONG, dims=B),
 )  # fmt: skip
 
 ROWS = [*CONVNEXT, *CONVNEXT_V2, *INCEPTION_NEXT, *FOCALNET, *POOLFORMER, *CONVFORMER, *FASTERNET, *HORNET, *IDENTITY, *UNIREP, *SLAK, *CONVNEXT_DCLS]

@@ -125,7 +125,7 @@ HOSTED = [
     ),
     *family(
         _row("ResNet-DCLS", "2112.03740", "layers", "MIT", options={"filter": "dcls"}),
-        v("resnet50_dcls", 0, 0.0, "", depths=R50, needs="nn.Dcls2d"),
+        v("resnet50_dcls", 25_557_032, 0.0, "", depths=R50, needs="nn.Dcls2d"),
     ),
 ]
 

@@ -28,6 +28,7 @@ class Plan:
         residual_scale: the same for the identity path.
         stem, down: ``conv_norm``, ``norm_conv`` or ``double`` with their arguments.
         head: steps of the head.
+        shared: a parameter that all blocks of a stage share, by name.
         drop_path: rate of stochastic depth in the last block; earlier ones get linearly less.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     stem: kit.Spec = ("conv_norm", {"kernel": 4, "stride": 4, "norm": "ln"})
     down: kit.Spec = ("norm_conv", {"kernel": 2, "stride": 2, "norm": "ln"})
     head: Sequence[kit.Spec] = ("pool", "layer_norm")
+    shared: str = ""
     drop_path: float = 0.0
 
 
@@ -139,5 +141,9 @@ def build(plan: Plan) -> Network:
         drops = [plan.drop_path * (done + n) / max(total - 1, 1) for n in range(depth)]
         stages.append(nn.Sequential(*down, *(_BLOCKS[plan.block](plan, (i, n), drop) for n, drop in enumerate(drops))))
         done += depth
+        if plan.shared:
+            owners = [m for m in stages[-1].modules() if plan.shared in m._parameters]
+            for owner in owners[1:]:
+                setattr(owner, plan.shared, getattr(owners[0], plan.shared))
     features = [(c, 4 << i) for i, c in enumerate(plan.dims)]
     return Network(stem, stages, features, head=make_head(plan.dims[-1], plan.classes, plan.head))
