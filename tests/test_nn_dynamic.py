@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -29,9 +30,13 @@ def by_unfold(x: Tensor, w: Tensor, stride: int, dilation: int, interleaved: boo
 
 
 @pytest.mark.parametrize("grouping", ["blocked", "interleaved"])
-@pytest.mark.parametrize(("stride", "dilation", "kernel"), [(1, 1, (3, 3)), (2, 1, (7, 5)), (1, 2, (3, 3)), (3, 2, (1, 3))])
+@pytest.mark.parametrize(
+    ("stride", "dilation", "kernel"), [(1, 1, (3, 3)), (2, 1, (7, 5)), (1, 2, (3, 3)), (3, 2, (1, 3))]
+)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_spatially_varying_equals_unfold(grouping: str, stride: int, dilation: int, kernel: tuple[int, int], batch: int) -> None:
+def test_spatially_varying_equals_unfold(
+    grouping: str, stride: int, dilation: int, kernel: tuple[int, int], batch: int
+) -> None:
     x = integers(2, 6, 9, 11).requires_grad_()
     extents = ((9 - 1) // stride + 1, (11 - 1) // stride + 1)
     w = integers(batch, 3, *kernel, *extents, seed=1).requires_grad_()
@@ -132,7 +137,10 @@ def test_partial_convolution_equals_its_definition(channels: int) -> None:
                 at = (n, slice(None), slice(2 * i, 2 * i + 3), slice(2 * j, 2 * j + 3))
                 valid = ms[at].sum()
                 assert seen[n, 0, i, j] == (valid > 0)
-                full = torch.einsum("ocij,cij->o", layer.weight, xs[at]) * (9 * channels / valid.clamp(min=1)) + layer.bias
+                full = (
+                    torch.einsum("ocij,cij->o", layer.weight, xs[at]) * (9 * channels / valid.clamp(min=1))
+                    + layer.bias
+                )
                 torch.testing.assert_close(y[n, :, i, j], full * (valid > 0), atol=1e-12, rtol=1e-12)
     with pytest.raises(ValueError, match="mask must be"):
         layer(x, mask[:, :, 1:])
@@ -148,7 +156,9 @@ def test_partial_padding_keeps_a_constant_image_constant() -> None:
     assert torch.equal(layer(x)[..., 1:-1, 1:-1], F.conv2d(x, layer.weight))
 
 
-@pytest.mark.parametrize(("direction", "dim", "flipped"), [("D", 2, False), ("U", 2, True), ("R", 3, False), ("L", 3, True)])
+@pytest.mark.parametrize(
+    ("direction", "dim", "flipped"), [("D", 2, False), ("U", 2, True), ("R", 3, False), ("L", 3, True)]
+)
 def test_slice_recurrence_of_identity_is_a_cumulative_sum(direction: str, dim: int, flipped: bool) -> None:
     layer = dyn.SliceRecurrent2d(3, 5, direction).double()
     with torch.no_grad():
@@ -166,7 +176,7 @@ def test_slice_recurrence_equals_a_literal_loop() -> None:
         rows = direction in "DU"
         order = range(want.shape[2 if rows else 3])
         order = list(order) if direction in "DR" else list(order)[::-1]
-        for a, b in zip(order, order[1:], strict=False):
+        for a, b in pairwise(order):
             old = want[:, :, a] if rows else want[..., a]
             message = F.conv1d(old, weight, padding=1).relu()
             if rows:

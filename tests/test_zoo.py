@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from zoo_oracles import fingerprint, golden, has_oracle, oracle
 
 from striate import zoo
+from zoo_oracles import fingerprint, golden, has_oracle, oracle
 
 THOROUGH = os.environ.get("STRIATE_TEST_PROFILE") == "thorough"
 # Small inputs that every network of a skeleton can still halve as often as it wants to.
@@ -45,7 +45,9 @@ def shape_of(row: zoo.Row) -> tuple[int, ...]:
 
 def signature(row: zoo.Row) -> tuple[Any, ...]:
     """Rows alike in everything but numbers share one representative."""
-    words = sorted((key, "" if isinstance(value, (int, float, str)) else kinds(value)) for key, value in row.args.items())
+    words = sorted(
+        (key, "" if isinstance(value, (int, float, str)) else kinds(value)) for key, value in row.args.items()
+    )
     return (row.skeleton, row.family, tuple(words))
 
 
@@ -189,7 +191,9 @@ def test_backends_and_gradients(name: str) -> None:
     model = shaken(zoo.create_model(name, **thin)).double()
     fast = zoo.create_model(name, conv="striate", **thin).double()
     fast.load_state_dict(model.state_dict())
-    x = torch.randn(shape_of(row), generator=torch.Generator().manual_seed(1), dtype=torch.double).requires_grad_()
+    x = torch.randn(
+        shape_of(row), generator=torch.Generator().manual_seed(1), dtype=torch.double
+    ).requires_grad_()
     (want, slow_grads), (got, fast_grads) = step(model, x), step(fast, x)
     close(got, want, 1e-10)
     close(fast_grads, slow_grads, 1e-8)
@@ -208,7 +212,11 @@ def test_features(name: str) -> None:
         assert y.shape[1] == feature.channels
         for n, m, s in zip(x.shape[2:], y.shape[2:], strides, strict=True):
             # Unpadded stems lose a few pixels, pools in ceil mode gain one.
-            assert -2.5 <= n / s - m <= 4 if row.skeleton in ("Branch", "Plain") or "Xception" in row.family else -1 <= m - n / s < 1
+            assert (
+                -2.5 <= n / s - m <= 4
+                if row.skeleton in ("Branch", "Plain") or "Xception" in row.family
+                else -1 <= m - n / s < 1
+            )
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -270,7 +278,9 @@ def test_mistakes_are_named() -> None:
 def test_conv_factory_is_asked_for_every_convolution() -> None:
     asked: list[tuple[int, ...]] = []
 
-    def factory(i: int, o: int, kernel: tuple[int, ...], stride: tuple[int, ...], **options: Any) -> nn.Module:
+    def factory(
+        i: int, o: int, kernel: tuple[int, ...], stride: tuple[int, ...], **options: Any
+    ) -> nn.Module:
         asked.append(kernel)
         return nn.Conv2d(i, o, kernel, stride, **options)
 
@@ -284,7 +294,10 @@ def test_load_from(tmp_path: Any) -> None:
     torch.save(source.state_dict(), tmp_path / "ours.pt")
     target = zoo.create_model("mobilenetv2_050")
     zoo.load_from(target, tmp_path / "ours.pt")
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(source.state_dict().values(), target.state_dict().values(), strict=True)
+    )
     with pytest.raises(ValueError, match="tensors"):
         zoo.load_from(zoo.create_model("convnext_atto"), source)
 

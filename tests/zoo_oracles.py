@@ -50,7 +50,9 @@ def fingerprint(row: zoo.Row, shape: tuple[int, ...]) -> list[float]:
         for k, (name, tensor) in enumerate([*model.named_parameters(), *model.named_buffers()]):
             if not tensor.is_floating_point():
                 continue
-            wave = torch.cos(torch.arange(tensor.numel(), dtype=torch.double) * 0.7390851 + k).view(tensor.shape)
+            wave = torch.cos(torch.arange(tensor.numel(), dtype=torch.double) * 0.7390851 + k).view(
+                tensor.shape
+            )
             if tensor.ndim > 1:
                 tensor.copy_(wave * math.sqrt(3 / tensor[0].numel()))
             else:
@@ -88,7 +90,12 @@ def plain_conv_unet() -> nn.Module:
     """nnU-Net's default volume network."""
     home = pytest.importorskip("dynamic_network_architectures.architectures.unet")
     norm = {"norm_op": nn.InstanceNorm3d, "norm_op_kwargs": {"eps": 1e-5, "affine": True}}
-    shape = {"kernel_sizes": 3, "strides": (1, 2, 2, 2, 2, 2), "n_conv_per_stage": 2, "n_conv_per_stage_decoder": 2}
+    shape = {
+        "kernel_sizes": 3,
+        "strides": (1, 2, 2, 2, 2, 2),
+        "n_conv_per_stage": 2,
+        "n_conv_per_stage_decoder": 2,
+    }
     style = {"conv_bias": True, "nonlin": nn.LeakyReLU, "deep_supervision": True, **norm, **shape}
     return home.PlainConvUNet(1, 6, (32, 64, 128, 256, 320, 320), nn.Conv3d, num_classes=2, **style)
 
@@ -118,7 +125,13 @@ def segmented(model: Any, x: Any) -> Any:
 
 
 BARE = {"weights": None, "weights_backbone": None}
-SEGMENTING = ("fcn_resnet50", "fcn_resnet101", "deeplabv3_resnet50", "deeplabv3_resnet101", "deeplabv3_mobilenet_v3_large")
+SEGMENTING = (
+    "fcn_resnet50",
+    "fcn_resnet101",
+    "deeplabv3_resnet50",
+    "deeplabv3_resnet101",
+    "deeplabv3_mobilenet_v3_large",
+)
 OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "dncnn_b": {"nb": 20, "act_mode": "R"},

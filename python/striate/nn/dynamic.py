@@ -34,17 +34,22 @@ class CondConv2d(nn.Module):
         ValueError: channels that the groups do not divide, or routing of another shape than [N, num_experts].
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Pair, *, num_experts: int = 4, **options: Any):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Pair, *, num_experts: int = 4, **options: Any
+    ):
         super().__init__()
         self.function: Callable[..., Tensor] = options.pop("function", ops.conv2d)
         self.stride, self.padding, self.dilation = (
-            _pair(options.pop(key, default)) for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
+            _pair(options.pop(key, default))
+            for key, default in (("stride", 1), ("padding", 0), ("dilation", 1))
         )
         self.groups, bias = options.pop("groups", 1), options.pop("bias", True)
         if options:
             raise TypeError(f"CondConv2d got an unexpected keyword argument {next(iter(options))!r}")
         if in_channels % self.groups or out_channels % self.groups:
-            raise ValueError(f"groups={self.groups} must divide {in_channels} input and {out_channels} output channels")
+            raise ValueError(
+                f"groups={self.groups} must divide {in_channels} input and {out_channels} output channels"
+            )
         self.shape = (out_channels, in_channels // self.groups, *_pair(kernel_size))
         self.weight = nn.Parameter(torch.empty(num_experts, math.prod(self.shape)))
         self.bias = nn.Parameter(torch.empty(num_experts, out_channels)) if bias else None
@@ -61,7 +66,9 @@ class CondConv2d(nn.Module):
         """Convolve sample ``n`` with the kernel that ``routing[n]`` mixes."""
         n = x.shape[0]
         if tuple(routing.shape) != (n, self.weight.shape[0]):
-            raise ValueError(f"routing must have shape {(n, self.weight.shape[0])}, but got {tuple(routing.shape)}")
+            raise ValueError(
+                f"routing must have shape {(n, self.weight.shape[0])}, but got {tuple(routing.shape)}"
+            )
         weight = (routing @ self.weight).reshape(-1, *self.shape[1:])
         bias = None if self.bias is None else (routing @ self.bias).reshape(-1)
         folded = x.reshape(1, -1, *x.shape[2:])
@@ -70,7 +77,13 @@ class CondConv2d(nn.Module):
 
 
 def spatially_varying_conv2d(
-    x: Tensor, weight: Tensor, *, stride: Pair = 1, dilation: Pair = 1, grouping: str = "blocked", pad: str = "zeros"
+    x: Tensor,
+    weight: Tensor,
+    *,
+    stride: Pair = 1,
+    dilation: Pair = 1,
+    grouping: str = "blocked",
+    pad: str = "zeros",
 ) -> Tensor:
     """Depthwise filter whose kernel differs from pixel to pixel.
 
@@ -95,7 +108,8 @@ def spatially_varying_conv2d(
         raise ValueError(f'grouping must be "blocked" or "interleaved", but got {grouping!r}')
     if c % groups or kh % 2 == 0 or kw % 2 == 0 or weight.shape[0] not in (1, n):
         raise ValueError(
-            f"weight must be [N or 1, G, odd, odd, H', W'] with G dividing {c} channels and N={n}, but has shape {tuple(weight.shape)}"
+            f"weight must be [N or 1, G, odd, odd, H', W'] with G dividing {c} channels and N={n}, "
+            f"but has shape {tuple(weight.shape)}"
         )
     h, w = (x.shape[2] - 1) // sh + 1, (x.shape[3] - 1) // sw + 1
     if tuple(weight.shape[4:]) != (h, w):
@@ -122,10 +136,14 @@ class Involution2d(nn.Module):
         super().__init__()
         share, reduction = options.get("group_channels", 16), options.get("reduction", 4)
         if channels % share or kernel_size % 2 == 0:
-            raise ValueError(f"channels={channels} must be a multiple of {share} and kernel_size={kernel_size} odd")
+            raise ValueError(
+                f"channels={channels} must be a multiple of {share} and kernel_size={kernel_size} odd"
+            )
         self.kernel_size, self.stride = kernel_size, stride
         hidden = channels // reduction
-        self.reduce = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU())
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU()
+        )
         self.span = nn.Conv2d(hidden, kernel_size**2 * (channels // share), 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,14 +197,18 @@ class PartialConv2d(nn.Conv2d):
         """The output and its mask, [N, 1, H', W']; no mask means that only the padding is invalid."""
         mask = input.new_ones(1, 1, *input.shape[2:]) if mask is None else mask
         if mask.shape[1] not in (1, input.shape[1]) or mask.shape[2:] != input.shape[2:]:
-            raise ValueError(f"mask must be [N, 1 or C, H, W] for an input {tuple(input.shape)}, but is {tuple(mask.shape)}")
-        where = (self.stride, self.padding, self.dilation)
+            raise ValueError(
+                f"mask must be [N, 1 or C, H, W] for an input {tuple(input.shape)}, but is {tuple(mask.shape)}"
+            )
         with torch.no_grad():
             ones = mask.new_ones(1, mask.shape[1], *self.kernel_size)
-            valid = F.conv2d(mask, ones, None, *where)
+            valid = F.conv2d(mask, ones, None, self.stride, self.padding, self.dilation)
             seen = (valid > 0).to(input.dtype)
             ratio = ones.numel() / valid.clamp(min=1) * seen
-        y = ops.conv2d(input * mask, self.weight, None, *where, self.groups) * ratio
+        y = (
+            ops.conv2d(input * mask, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+            * ratio
+        )
         return (y if self.bias is None else y + self.bias.view(-1, 1, 1) * seen), seen
 
 
@@ -208,7 +230,9 @@ class SliceRecurrent2d(nn.Module):
     def __init__(self, channels: int, kernel_size: int = 9, directions: str = "DURL") -> None:
         super().__init__()
         if kernel_size % 2 == 0 or set(directions) - set("DURL"):
-            raise ValueError(f"kernel_size={kernel_size} must be odd and directions={directions!r} made of D, U, R and L")
+            raise ValueError(
+                f"kernel_size={kernel_size} must be odd and directions={directions!r} made of D, U, R and L"
+            )
         self.directions = directions
         std = math.sqrt(2 / (5 * kernel_size * channels**2))
         shape = (channels, channels, kernel_size)
@@ -221,6 +245,8 @@ class SliceRecurrent2d(nn.Module):
             slices = list(x.unbind(axis))
             slices = slices[::-1] if direction in "UL" else slices
             for i in range(1, len(slices)):
-                slices[i] = slices[i] + F.relu(ops.conv1d(slices[i - 1], weight, padding=weight.shape[-1] // 2))
+                slices[i] = slices[i] + F.relu(
+                    ops.conv1d(slices[i - 1], weight, padding=weight.shape[-1] // 2)
+                )
             x = torch.stack(slices[::-1] if direction in "UL" else slices, axis)
         return x

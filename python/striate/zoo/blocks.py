@@ -22,7 +22,9 @@ def factored(i: int, o: int, stride: Stride = 1, *, middle: int) -> nn.Module:
     )
 
 
-def plain_filter(i: int, o: int, stride: Stride = 1, *, kernel: int | tuple[int, ...] = 3, **options: Any) -> nn.Module:
+def plain_filter(
+    i: int, o: int, stride: Stride = 1, *, kernel: int | tuple[int, ...] = 3, **options: Any
+) -> nn.Module:
     """An ordinary convolution without bias."""
     return conv(i, o, kernel, stride, bias=False, **options)
 
@@ -99,7 +101,12 @@ def bottleneck(
     o, groups = 4 * width, more.get("groups", 1)
     mid = width * more.get("base", 64) // 64 * groups
     grouped = {key: more[key] for key in ("groups", "dilation") if more.get(key, 1) > 1}
-    parts = [*cna(i, mid), kit.build(FILTERS, filter, mid, mid, stride, **grouped), kit.norm("bn", mid), kit.act("relu")]
+    parts = [
+        *cna(i, mid),
+        kit.build(FILTERS, filter, mid, mid, stride, **grouped),
+        kit.norm("bn", mid),
+        kit.act("relu"),
+    ]
     parts += [*cna(mid, o, act="none"), *([kit.squeeze_excite(o, o // 4)] if more.get("squeeze") else [])]
     return Summed(nn.Sequential(*parts), shortcut(i, o, stride, avg_down), kit.act("relu")), o
 
@@ -138,7 +145,16 @@ class Separables(nn.Module):
     (arXiv 1802.02611) the last filter strides and norms follow both halves.
     """
 
-    def __init__(self, i: int, widths: Sequence[int], stride: int, *, aligned: bool, lead: bool = True, skip: bool = True):
+    def __init__(
+        self,
+        i: int,
+        widths: Sequence[int],
+        stride: int,
+        *,
+        aligned: bool,
+        lead: bool = True,
+        skip: bool = True,
+    ):
         super().__init__()
         norm = ("bn", {"eps": 1e-3}) if aligned else "bn"
         parts: list[nn.Module] = []
@@ -147,7 +163,12 @@ class Separables(nn.Module):
             inner: list[nn.Module] = [kit.norm(norm, a)] if aligned else []
             inner += [kit.act("relu")] if aligned and not skip else []
             parts += [kit.act("relu")] if skip and (lead or n) else []
-            parts += [conv(a, a, 3, s, groups="depthwise", bias=False), *inner, conv(a, b, 1, bias=False), kit.norm(norm, b)]
+            parts += [
+                conv(a, a, 3, s, groups="depthwise", bias=False),
+                *inner,
+                conv(a, b, 1, bias=False),
+                kit.norm(norm, b),
+            ]
             parts += [] if skip else [kit.act("relu")]
         parts += [] if aligned or stride == 1 else [nn.MaxPool2d(3, stride, 1)]
         self.body = nn.Sequential(*parts)
@@ -159,7 +180,9 @@ class Separables(nn.Module):
         return self.body(x) + self.skip(x) if self.adds else self.body(x)
 
 
-def pseudo_3d(i: int, width: int, letter: str, *, flat: bool = False, stride: int = 1) -> tuple[nn.Module, int]:
+def pseudo_3d(
+    i: int, width: int, letter: str, *, flat: bool = False, stride: int = 1
+) -> tuple[nn.Module, int]:
     """Space and time apart: one after the other (A), side by side (B) or time on top of space (C); arXiv 1711.10305.
 
     ``flat`` leaves out time. The first pointwise layer strides, in space only.

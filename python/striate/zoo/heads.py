@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,8 @@ class FPN(nn.Module):
         self.widths = [channels] * (len(widths) + extra)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        top, levels = None, []
+        top: Tensor | None = None
+        levels: list[Tensor] = []
         for x, lateral, smooth in reversed(list(zip(maps, self.lateral, self.smooth, strict=True))):
             y = lateral(x)
             top = y if top is None else y + F.interpolate(top, y.shape[2:])
@@ -41,11 +43,15 @@ class Extras(nn.Module):
 
     def __init__(self, widths: Sequence[int], channels: Sequence[int] = (512, 256, 256, 128)) -> None:
         super().__init__()
-        style = {"norm": ("bn", {"eps": 1e-3}), "act": "relu6"}
+        style: dict[str, Any] = {"norm": ("bn", {"eps": 1e-3}), "act": "relu6"}
         layers, i = [], widths[-1]
         for o in channels:
             mid = o // 2
-            steps = [cna(i, mid, **style), cna(mid, mid, 3, 2, groups="depthwise", **style), cna(mid, o, **style)]
+            steps = [
+                cna(i, mid, **style),
+                cna(mid, mid, 3, 2, groups="depthwise", **style),
+                cna(mid, o, **style),
+            ]
             layers.append(nn.Sequential(*steps))
             i = o
         self.layers = nn.ModuleList(layers)

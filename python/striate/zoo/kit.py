@@ -24,7 +24,8 @@ class _Kit:
     partial: bool = False
 
 
-_kit: ContextVar[_Kit] = ContextVar("striate.zoo.kit", default=_Kit())
+_DEFAULT = _Kit()
+_kit: ContextVar[_Kit] = ContextVar("striate.zoo.kit", default=_DEFAULT)
 
 
 @contextmanager
@@ -57,7 +58,9 @@ def sizes(value: int | tuple[int, ...]) -> tuple[int, ...]:
     return (value,) * rank() if isinstance(value, int) else tuple(value)
 
 
-def conv(i: int, o: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...] = 1, **options: Any) -> nn.Module:
+def conv(
+    i: int, o: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...] = 1, **options: Any
+) -> nn.Module:
     """A convolution from the active factory; odd kernels are padded by half unless ``padding`` says otherwise.
 
     ``groups="depthwise"`` means one group for each channel; ``padding="same_upper"`` is TensorFlow's SAME rule,
@@ -71,14 +74,18 @@ def conv(i: int, o: int, kernel: int | tuple[int, ...], stride: int | tuple[int,
     late = padding == "same_upper" and any(s > 1 for s in s)
     options["padding"] = 0 if late else half if isinstance(padding, str) else sizes(padding)
     if _kit.get().partial and any(half):
-        from ..nn.dynamic import PartialPaddingConv2d as Padded  # the kernel is striate's whatever the factory
+        from ..nn.dynamic import (
+            PartialPaddingConv2d as Padded,
+        )  # the kernel is striate's whatever the factory
 
         return Padded(i, o, k, s, **options)  # type: ignore[arg-type]
     made = _convolution("Conv")(i, o, k, s, **options)
     return nn.Sequential(SameUpper(k, s, d), made) if late else made
 
 
-def conv_transpose(i: int, o: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...] = 1, **options: Any) -> nn.Module:
+def conv_transpose(
+    i: int, o: int, kernel: int | tuple[int, ...], stride: int | tuple[int, ...] = 1, **options: Any
+) -> nn.Module:
     """A transposed convolution; a callable factory is not asked for it, torch's layer is used."""
     return _convolution("ConvTranspose")(i, o, sizes(kernel), sizes(stride), **options)
 
@@ -118,7 +125,9 @@ class SameUpper(nn.Module):
         return F.pad(x, pad)
 
 
-def build(table: Mapping[str, Callable[..., nn.Module]], spec: Spec, *args: Any, **defaults: Any) -> nn.Module:
+def build(
+    table: Mapping[str, Callable[..., nn.Module]], spec: Spec, *args: Any, **defaults: Any
+) -> nn.Module:
     """Look a spec up in a table and call what is found; the spec's own arguments win over the defaults."""
     if callable(spec):
         return spec(*args, **defaults)
@@ -251,7 +260,9 @@ def act(spec: Spec) -> nn.Module:
     return build(ACTS, spec)
 
 
-def cna(i: int, o: int, kernel: int | tuple[int, ...] = 1, stride: int | tuple[int, ...] = 1, **options: Any) -> nn.Sequential:
+def cna(
+    i: int, o: int, kernel: int | tuple[int, ...] = 1, stride: int | tuple[int, ...] = 1, **options: Any
+) -> nn.Sequential:
     """Convolution, norm, activation; the convolution has a bias where no norm follows it."""
     norms, acts = options.pop("norm", "bn"), options.pop("act", "relu")
     options.setdefault("bias", norms == "none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def convs(i: int, o: int, *, depth: int = 2, stride: int = 1, **style: Any) -> n
     mid = style.pop("mid", o)
     widths = [i, *[mid] * (depth - 1), o]
     return nn.Sequential(
-        *(cna(a, b, 3, 1 if n else stride, **style) for n, (a, b) in enumerate(zip(widths, widths[1:], strict=False)))
+        *(cna(a, b, 3, 1 if n else stride, **style) for n, (a, b) in enumerate(pairwise(widths)))
     )
 
 
@@ -27,7 +28,9 @@ class NAFBlock(nn.Module):
 
     def __init__(self, c: int) -> None:
         super().__init__()
-        self.enter = nn.Sequential(kit.norm("ln", c), conv(c, 2 * c, 1), conv(2 * c, 2 * c, 3, groups="depthwise"))
+        self.enter = nn.Sequential(
+            kit.norm("ln", c), conv(c, 2 * c, 1), conv(2 * c, 2 * c, 3, groups="depthwise")
+        )
         self.attend = kit.Gate(nn.Sequential(kit.Mean(keepdim=True), conv(c, c, 1)))
         self.leave, self.scale1 = conv(c, c, 1), kit.Scale(c, 0.0)
         self.widen, self.narrow = nn.Sequential(kit.norm("ln", c), conv(c, 2 * c, 1)), conv(c, c, 1)
@@ -73,9 +76,13 @@ class RSU(nn.Module):
         style = {"bias": True}
         dilations = [1 << n for n in range(height)] if flat else [1] * (height - 1) + [2]
         self.enter = cna(i, o, 3, stride, **style)
-        self.down = nn.ModuleList(cna(mid if n else o, mid, 3, dilation=d, **style) for n, d in enumerate(dilations))
+        self.down = nn.ModuleList(
+            cna(mid if n else o, mid, 3, dilation=d, **style) for n, d in enumerate(dilations)
+        )
         backs = list(zip(dilations[:-1], [o] + [mid] * (height - 2), strict=True))
-        self.up = nn.ModuleList(cna(2 * mid, w, 3, dilation=d if flat else 1, **style) for d, w in reversed(backs))
+        self.up = nn.ModuleList(
+            cna(2 * mid, w, 3, dilation=d if flat else 1, **style) for d, w in reversed(backs)
+        )
         self.flat = flat
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,7 +112,11 @@ class Resize(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         y = self.before(x)
-        return F.interpolate(y, skip.shape[2:]) if self.mode == "nearest" else _resized(y, skip, self.mode == "aligned")
+        return (
+            F.interpolate(y, skip.shape[2:])
+            if self.mode == "nearest"
+            else _resized(y, skip, self.mode == "aligned")
+        )
 
 
 class Enlarge(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,9 @@ class Inception(nn.Module):
         super().__init__()
         c = int(channels * ratio)
         self.slices = [channels - 3 * c, c, c, c]
-        self.filters = nn.ModuleList(conv(c, c, k, groups="depthwise") for k in (square, (1, band), (band, 1)))
+        self.filters = nn.ModuleList(
+            conv(c, c, k, groups="depthwise") for k in (square, (1, band), (band, 1))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         rest, *parts = x.split(self.slices, 1)
@@ -56,7 +59,9 @@ class Focal(nn.Module):
         self.cuts = [channels, channels, levels + 1]
         self.split = conv(channels, sum(self.cuts), 1)
         windows = range(window, window + 2 * levels, 2)
-        self.filters = nn.ModuleList(conv(channels, channels, k, groups="depthwise", bias=False) for k in windows)
+        self.filters = nn.ModuleList(
+            conv(channels, channels, k, groups="depthwise", bias=False) for k in windows
+        )
         self.modulator = conv(channels, channels, 1)
         self.post = kit.norm(post, channels)
         self.out = conv(channels, channels, 1)
@@ -117,7 +122,9 @@ class RandomMixing(nn.Module):
 class RecursiveGated(nn.Module):
     """Recursive gated convolution of ``order`` (HorNet, arXiv 2207.14284, Eq. 3.5)."""
 
-    def __init__(self, channels: int, order: int, filter: kit.Spec = "depthwise", scale: float = 1 / 3) -> None:
+    def __init__(
+        self, channels: int, order: int, filter: kit.Spec = "depthwise", scale: float = 1 / 3
+    ) -> None:
         super().__init__()
         self.widths = [channels >> (order - 1 - i) for i in range(order)]
         self.scale = scale
@@ -152,9 +159,11 @@ class GlobalLocal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b = self.enter(x).chunk(2, 1)
         h, w = x.shape[2:]
-        k = self.spectrum
+        k: Tensor = self.spectrum
         if k.shape[1:3] != (h, w // 2 + 1):
-            k = F.interpolate(k.permute(3, 0, 1, 2), (h, w // 2 + 1), mode="bilinear", align_corners=True).permute(1, 2, 3, 0)
+            k = F.interpolate(
+                k.permute(3, 0, 1, 2), (h, w // 2 + 1), mode="bilinear", align_corners=True
+            ).permute(1, 2, 3, 0)
         spectrum = torch.fft.rfft2(b, norm="ortho") * torch.view_as_complex(k.contiguous())
         b = torch.fft.irfft2(spectrum, s=(h, w), norm="ortho")
         return self.leave(torch.stack([self.local(a), b], 2).flatten(1, 2))
@@ -165,7 +174,7 @@ class Strips(nn.Module):
 
     def __init__(self, channels: int, long: int, short: int = 5) -> None:
         super().__init__()
-        style = {"groups": "depthwise", "act": "none"}
+        style: dict[str, Any] = {"groups": "depthwise", "act": "none"}
         kernels = ((long, short), (short, long), (short, short))
         self.filters = nn.ModuleList(kit.cna(channels, channels, k, **style) for k in kernels)
 
@@ -191,7 +200,9 @@ def dcls(channels: int, kernel: int = 17, count: int = 34) -> nn.Module:
 MIXERS: dict[str, Callable[..., nn.Module]] = {
     "identity": lambda channels: nn.Identity(),
     "pool": Pool,
-    "depthwise": lambda channels, kernel=7, bias=True: conv(channels, channels, kernel, groups="depthwise", bias=bias),
+    "depthwise": lambda channels, kernel=7, bias=True: conv(
+        channels, channels, kernel, groups="depthwise", bias=bias
+    ),
     "separable": separable,
     "inception": Inception,
     "focal": Focal,
@@ -224,12 +235,18 @@ class GRN(nn.Module):
         return x + torch.addcmul(self.bias.view(shape), self.weight.view(shape), x * response)
 
 
-def mlp(channels: int, ratio: float = 4, act: kit.Spec = "gelu", bias: bool = True, **extra: kit.Spec | bool) -> nn.Module:
+def mlp(
+    channels: int, ratio: float = 4, act: kit.Spec = "gelu", bias: bool = True, **extra: kit.Spec | bool
+) -> nn.Module:
     """Two pointwise layers; ``norm`` sits after the first, ``grn`` (True, or "unbiased") after the activation."""
     wide = int(ratio * channels)
     parts = [conv(channels, wide, 1, bias=bias)]
     parts += [kit.norm(extra["norm"], wide)] if extra.get("norm") else []  # type: ignore[arg-type]
-    parts += [kit.act(act), *([GRN(wide, bias=extra["grn"] != "unbiased")] if extra.get("grn") else []), conv(wide, channels, 1, bias=bias)]
+    parts += [
+        kit.act(act),
+        *([GRN(wide, bias=extra["grn"] != "unbiased")] if extra.get("grn") else []),
+        conv(wide, channels, 1, bias=bias),
+    ]
     return nn.Sequential(*parts)
 
 

@@ -87,7 +87,13 @@ class Network(nn.Module):
         grad_checkpointing: whether stages are recomputed in the backward pass.
     """
 
-    def __init__(self, stem: nn.Module, stages: Sequence[nn.Module], features: Sequence[tuple[int, int | tuple[int, ...]]], **ends: Any):
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[nn.Module],
+        features: Sequence[tuple[int, int | tuple[int, ...]]],
+        **ends: Any,
+    ):
         super().__init__()
         if len(stages) != len(features):
             raise ValueError(f"{len(stages)} stages need as many features, but got {len(features)}")

@@ -65,7 +65,9 @@ class Row:
             return self.absent
         room, _, layer = self.needs.rpartition(".")
         module = importlib.import_module(f"..{room}", __package__)
-        return "" if hasattr(module, layer) else f"needs striate.{self.needs}, which this version does not have"
+        return (
+            "" if hasattr(module, layer) else f"needs striate.{self.needs}, which this version does not have"
+        )
 
 
 @cache
@@ -82,7 +84,11 @@ def rows() -> dict[str, Row]:
 
 def list_models(pattern: str = "*", *, buildable: bool = False) -> list[str]:
     """Names that match a shell pattern; ``buildable`` leaves out rows whose layer does not exist yet."""
-    return [name for name, row in rows().items() if fnmatch.fnmatch(name, pattern) and not (buildable and row.missing)]
+    return [
+        name
+        for name, row in rows().items()
+        if fnmatch.fnmatch(name, pattern) and not (buildable and row.missing)
+    ]
 
 
 def info(name: str) -> Row:

@@ -55,7 +55,9 @@ class Collected(nn.Module):
     def __init__(self, channels: int, depth: int = 4) -> None:
         super().__init__()
         self.chain = nn.ModuleList(DistillationBlock(channels) for _ in range(depth))
-        self.join = nn.Sequential(conv(depth * channels, channels, 1), nn.LeakyReLU(0.05), conv(channels, channels, 3))
+        self.join = nn.Sequential(
+            conv(depth * channels, channels, 1), nn.LeakyReLU(0.05), conv(channels, channels, 3)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]

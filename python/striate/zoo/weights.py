@@ -16,11 +16,30 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_VIEWS = frozenset(
-    "view reshape permute unsqueeze squeeze expand __getitem__ transpose flatten contiguous t movedim to type float "
-    "view_as_complex interpolate moveaxis detach".split()
-)
-_QUESTIONS = frozenset("__get__ size dim numel is_contiguous stride __set__".split())
+_VIEWS = {
+    "view",
+    "reshape",
+    "permute",
+    "unsqueeze",
+    "squeeze",
+    "expand",
+    "__getitem__",
+    "transpose",
+    "flatten",
+    "t",
+}
+_VIEWS |= {
+    "contiguous",
+    "movedim",
+    "moveaxis",
+    "to",
+    "type",
+    "float",
+    "view_as_complex",
+    "interpolate",
+    "detach",
+}
+_QUESTIONS = {"__get__", "__set__", "size", "dim", "numel", "is_contiguous", "stride"}
 
 
 class _FirstUse(TorchFunctionMode):

@@ -1,0 +1,1 @@
+"""Rows of data, one module for each skeleton."""

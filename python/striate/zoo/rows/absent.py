@@ -1,4 +1,5 @@
 """Networks that belong here and are not built yet, each with the reason."""
+# fmt: off
 
 from ..registry import Row
 

@@ -1,4 +1,5 @@
 """Detection and segmentation."""
+# fmt: off
 
 from typing import Any
 
@@ -34,11 +35,10 @@ DETECTION = [
         v("retinanet_resnet50_fpn", 34_068_119, 151.54, "36.4 AP (COCO)", oracle="torchvision:detection.retinanet_resnet50_fpn"),
     ),
     *family(
-        _row("SSDLite", "1905.02244", 320, 91, levels=(2, 3), neck="extras", head="ssdlite",
-             backbone=_mobile("cn_r1_k1_s1_c672 ds_r1_k5_s2_c80_se0.25 ir_r2_k5_s1_e6_c80_se0.25 cn_r1_k1_s1_c480")),
+        _row("SSDLite", "1905.02244", 320, 91, levels=(2, 3), neck="extras", head="ssdlite", backbone=_mobile("cn_r1_k1_s1_c672 ds_r1_k5_s2_c80_se0.25 ir_r2_k5_s1_e6_c80_se0.25 cn_r1_k1_s1_c480")),
         v("ssdlite320_mobilenet_v3_large", 3_440_060, 0.58, "21.3 AP (COCO)", oracle="torchvision:detection.ssdlite320_mobilenet_v3_large"),
     ),
-]  # fmt: skip
+]
 
 SEGMENTATION = [
     *family(
@@ -58,6 +58,6 @@ SEGMENTATION = [
             "c64k3 c64k3 m2s2 c128k3 c128k3 | m2s2 c256k3 c256k3 c256k3 | m2s2 c512k3 c512k3 c512k3 c512k3d2p2 c512k3d2p2 c512k3d2p2")})),
         v("scnn_vgg16", 20_165_573, 0.0, "96.53 (TuSimple)", size=(288, 800), oracle="layers", licence="MIT"),
     ),
-]  # fmt: skip
+]
 
 ROWS = [*DETECTION, *SEGMENTATION]

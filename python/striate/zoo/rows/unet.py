@@ -1,4 +1,5 @@
 """U-shaped networks: segmentation, restoration, inpainting; images and volumes."""
+# fmt: off
 
 from typing import Any
 
@@ -19,10 +20,9 @@ UNET = family(
 _VOLUME: dict[str, Any] = {"norm": ("in", {"affine": True}), "act": "leaky_relu", "bias": True}
 _SIX = (32, 64, 128, 256, 320, 320)
 UNET3D = family(
-    _row("3-D U-Net", "1606.06650", (128, 128, 128), "Apache-2.0", widths=_SIX, encoder=("convs", _VOLUME), decoder=("convs", _VOLUME),
-         down="stride", merge="up_skip", deep="decoder"),
+    _row("3-D U-Net", "1606.06650", (128, 128, 128), "Apache-2.0", widths=_SIX, encoder=("convs", _VOLUME), decoder=("convs", _VOLUME), down="stride", merge="up_skip", deep="decoder"),
     v("unet_3d", 31_195_594, classes=2, channels=1, oracle="dynamic_network_architectures:PlainConvUNet"),
-)  # fmt: skip
+)
 
 
 def _stu(scale: int, depth: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ STU = family(
     v("stunet_b", 58_262_669, 510.0, classes=105, channels=1, **_stu(32, 1)),
     v("stunet_l", 440_302_605, 3810.0, classes=105, channels=1, **_stu(64, 2)),
     v("stunet_h", 1_457_326_221, 12600.0, classes=105, channels=1, **_stu(96, 3)),
-)  # fmt: skip
+)
 
 
 def _rsu(height: int, mid: int, flat: bool = False) -> tuple[str, dict[str, Any]]:
@@ -51,7 +51,7 @@ ISNET = family(
          encoder=_RSUS, decoder=_RSUS_UP, down="max_ceil", up="bilinear", merge="up_skip", out=(3, 0, True), deep="sides"),
     v("isnet", 44_046_790, classes=1, stem=(("convs", {"depth": 1, "stride": 2, "norm": "none", "act": "none"}), 64)),
     v("u2net", 44_009_869, classes=1, deep="fused", family="U2-Net", paper="2005.09007", size=(320, 320)),
-)  # fmt: skip
+)
 
 
 def _naf(*depths: int) -> list[tuple[str, dict[str, int]]]:
@@ -68,7 +68,7 @@ NAFNET = family(
     v("nafnet_sidd_w64", 115_982_915, 65.0, "40.30 dB (SIDD)", oracle="spandrel:NAFNet", widths=_W64, stem=(("convs", _INTRO), 64), **_SIDD),
     v("nafnet_gopro_w32", 17_111_907, 16.0, "32.87 dB (GoPro)", oracle="spandrel:NAFNet", widths=_W32, stem=(("convs", _INTRO), 32), **_GOPRO),
     v("nafnet_gopro_w64", 67_888_835, 65.0, "33.71 dB (GoPro)", oracle="spandrel:NAFNet", widths=_W64, stem=(("convs", _INTRO), 64), **_GOPRO),
-)  # fmt: skip
+)
 
 
 def _plain(*depths: int) -> list[tuple[str, dict[str, Any]]]:
@@ -76,16 +76,15 @@ def _plain(*depths: int) -> list[tuple[str, dict[str, Any]]]:
 
 
 CBDNET = family(
-    _row("CBDNet", "1807.04686", (256, 256), "MIT", widths=(64, 128, 256), encoder=_plain(2, 3, 6), decoder=_plain(2, 3), down="avg",
-         merge="add", out=(1, 3, True), form="blind"),
+    _row("CBDNet", "1807.04686", (256, 256), "MIT", widths=(64, 128, 256), encoder=_plain(2, 3, 6), decoder=_plain(2, 3), down="avg", merge="add", out=(1, 3, True), form="blind"),
     v("cbdnet", 4_365_382, 0.0, "38.06 dB (DND)"),
-)  # fmt: skip
+)
 
 FASTDVDNET = family(
     _row("FastDVDnet", "1907.01361", (96, 96), "MIT", widths=(32, 64, 128), down="conv3", up="shuffle3", merge="add", out=(3, 3, False), form="video",
          encoder=["frames", ("convs", {}), ("convs", {"depth": 4})], decoder=[("convs", {"depth": 1}), ("convs", {})]),
     v("fastdvdnet", 2_479_096, channels=16),
-)  # fmt: skip
+)
 
 # The reference registers its constant mask kernels as parameters: 51,550,757 and 65,708,581 with them.
 PARTIAL = family(

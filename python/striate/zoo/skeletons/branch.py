@@ -81,7 +81,9 @@ def _layer(text: str, i: int, eps: float) -> tuple[nn.Module, int]:
     width, k, k2, stride, padded = match.groups()
     kernel = (int(k or 1), int(k2 or k or 1))
     options = {"padding": 0} if padded == "v" or (stride and padded != "p") else {}
-    return kit.cna(i, int(width), kernel, 2 if stride else 1, norm=("bn", {"eps": eps}), **options), int(width)
+    return kit.cna(i, int(width), kernel, 2 if stride else 1, norm=("bn", {"eps": eps}), **options), int(
+        width
+    )
 
 
 def _branch(text: str, i: int, eps: float) -> tuple[nn.Module, int]:

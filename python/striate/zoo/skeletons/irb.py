@@ -2,8 +2,8 @@
 
 ``ir`` expands, filters depthwise and projects; ``ds`` filters depthwise and projects; ``cn`` is one convolution. r is
 the number of repeats (the stride belongs to the first), k the kernel, s the stride, e the expansion, c the channels,
-se the squeeze ratio, d the dilation, cc the number of experts; ``nre`` puts a ReLU for the activation, ``noskip`` leaves out the
-identity and ``act`` activates the projection of a ``ds``.
+se the squeeze ratio, d the dilation, cc the number of experts; ``nre`` puts a ReLU for the activation, ``noskip``
+leaves out the identity and ``act`` activates the projection of a ``ds``.
 """
 
 from __future__ import annotations
@@ -125,7 +125,10 @@ def make_block(plan: Plan, block: Block, i: int) -> nn.Module:
     if block.experts:
         return Conditional(plan, block, i, mid)
     layers = [plan.cna(i, mid, act=act)] if block.kind == "ir" else []
-    layers += [plan.cna(mid, mid, k, s, groups="depthwise", act=act, dilation=block.dilation), *_squeeze(plan, block, i, mid)]
+    layers += [
+        plan.cna(mid, mid, k, s, groups="depthwise", act=act, dilation=block.dilation),
+        *_squeeze(plan, block, i, mid),
+    ]
     layers += [plan.cna(mid, o, act=act if "act" in block.flags else "none")]
     return (kit.Residual if s == 1 and i == o and block.skips else nn.Sequential)(*layers)
 
@@ -139,7 +142,12 @@ class Conditional(nn.Module):
 
         def expert(a: int, b: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Module:
             late = plan.padding == "same_upper" and stride > 1
-            options = {"stride": stride, "groups": groups, "padding": 0 if late else kernel // 2, "bias": False}
+            options = {
+                "stride": stride,
+                "groups": groups,
+                "padding": 0 if late else kernel // 2,
+                "bias": False,
+            }
             made = CondConv2d(a, b, kernel, num_experts=block.experts, function=kit.function(), **options)
             pad = kit.SameUpper((kernel,) * 2, (stride,) * 2, (1, 1)) if late else nn.Identity()
             return nn.ModuleList([pad, made, kit.norm(plan.norm, b)])
@@ -177,5 +185,3 @@ def build(plan: Plan) -> Network:
     stages = [nn.Sequential(*group) for group in groups.values()]
     features = [(widths[s], s) for s in groups]
     return Network(stem, stages, features, head=make_head(i, plan.classes, plan.head))
-
-

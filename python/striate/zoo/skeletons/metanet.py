@@ -66,7 +66,11 @@ def double(i: int, o: int, norm: kit.Spec = "ln", act: kit.Spec = "gelu") -> nn.
     return nn.Sequential(*first, *conv_norm(o // 2, o, 3, 2, norm).children())
 
 
-_DOWNS: dict[str, Callable[..., nn.Module]] = {"conv_norm": conv_norm, "norm_conv": norm_conv, "double": double}
+_DOWNS: dict[str, Callable[..., nn.Module]] = {
+    "conv_norm": conv_norm,
+    "norm_conv": norm_conv,
+    "double": double,
+}
 
 
 class One(nn.Sequential):
@@ -117,7 +121,11 @@ class Mixed(nn.Sequential):
         return x + super().forward(x)
 
 
-_BLOCKS: dict[str, Callable[[Plan, tuple[int, int], float], nn.Module]] = {"one": One, "two": Two, "mixed": Mixed}
+_BLOCKS: dict[str, Callable[[Plan, tuple[int, int], float], nn.Module]] = {
+    "one": One,
+    "two": Two,
+    "mixed": Mixed,
+}
 
 
 def _mixer(plan: Plan, at: tuple[int, int]) -> nn.Module:
@@ -139,11 +147,14 @@ def build(plan: Plan) -> Network:
     for i, depth in enumerate(plan.depths):
         down = [kit.build(_DOWNS, plan.down, plan.dims[i - 1], plan.dims[i])] if i else []
         drops = [plan.drop_path * (done + n) / max(total - 1, 1) for n in range(depth)]
-        stages.append(nn.Sequential(*down, *(_BLOCKS[plan.block](plan, (i, n), drop) for n, drop in enumerate(drops))))
+        stages.append(
+            nn.Sequential(*down, *(_BLOCKS[plan.block](plan, (i, n), drop) for n, drop in enumerate(drops)))
+        )
         done += depth
         if plan.shared:
             owners = [m for m in stages[-1].modules() if plan.shared in m._parameters]
             for owner in owners[1:]:
                 setattr(owner, plan.shared, getattr(owners[0], plan.shared))
-    features = [(c, 4 << i) for i, c in enumerate(plan.dims)]
+    first = plan.stem[1].get("stride", 4) if isinstance(plan.stem, tuple) else 4
+    features = [(c, first << i) for i, c in enumerate(plan.dims)]
     return Network(stem, stages, features, head=make_head(plan.dims[-1], plan.classes, plan.head))

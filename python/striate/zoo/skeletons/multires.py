@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -41,7 +43,9 @@ class Exchange(nn.Module):
 
     def __init__(self, widths: Sequence[int], depth: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Sequential(*(basic(w, w, 1)[0] for _ in range(depth))) for w in widths)
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(basic(w, w, 1)[0] for _ in range(depth))) for w in widths
+        )
         count = range(len(widths))
         self.fuse = nn.ModuleList(nn.ModuleList(_resample(widths, j, i) for j in count) for i in count)
         self.act = nn.ReLU()
@@ -60,9 +64,16 @@ def _resample(widths: Sequence[int], source: int, target: int) -> nn.Module:
         return nn.Identity()
     a, b = widths[source], widths[target]
     if source > target:
-        return nn.Sequential(*cna(a, b, act="none"), nn.Upsample(scale_factor=2.0 ** (source - target), mode="nearest"))
+        return nn.Sequential(
+            *cna(a, b, act="none"), nn.Upsample(scale_factor=2.0 ** (source - target), mode="nearest")
+        )
     steps = target - source
-    return nn.Sequential(*(cna(a, b if n == steps - 1 else a, 3, 2, act="none" if n == steps - 1 else "relu") for n in range(steps)))
+    return nn.Sequential(
+        *(
+            cna(a, b if n == steps - 1 else a, 3, 2, act="none" if n == steps - 1 else "relu")
+            for n in range(steps)
+        )
+    )
 
 
 class MultiResNet(Network):
@@ -76,21 +87,29 @@ class MultiResNet(Network):
         stem = nn.Sequential(cna(plan.channels, 64, 3, 2), cna(64, 64, 3, 2), *blocks)
         widths = [plan.width << n for n in range(len(plan.modules) + 1)]
         features = [(w, 4 << n) for n, w in enumerate(widths)]
-        super().__init__(stem, [nn.Identity()] * len(widths), features, head=make_head(plan.features, plan.classes, ("pool",)))
-        enter = [nn.ModuleList([cna(i, widths[0], 3), cna(i, widths[1], 3, 2)])]
+        super().__init__(
+            stem,
+            [nn.Identity()] * len(widths),
+            features,
+            head=make_head(plan.features, plan.classes, ("pool",)),
+        )
+        enter: list[Any] = [nn.ModuleList([cna(i, widths[0], 3), cna(i, widths[1], 3, 2)])]
         enter += [nn.ModuleList([cna(widths[n - 1], widths[n], 3, 2)]) for n in range(2, len(widths))]
         self.enter = nn.ModuleList(enter)
         self.exchanges = nn.ModuleList(
-            nn.Sequential(*(Exchange(widths[: n + 2], plan.depth) for _ in range(count))) for n, count in enumerate(plan.modules)
+            nn.Sequential(*(Exchange(widths[: n + 2], plan.depth) for _ in range(count)))
+            for n, count in enumerate(plan.modules)
         )
         self.final = Gather(widths, plan)
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         maps = [self.stem(x)]
         for enter, exchange in zip(self.enter, self.exchanges, strict=True):
-            new = [layer(maps[-1]) for layer in enter]  # type: ignore[union-attr]
+            new = [layer(maps[-1]) for layer in enter.children()]
             maps = new if len(maps) == 1 else [*maps, *new]
-            maps = checkpoint(exchange, maps, use_reentrant=False) if self.grad_checkpointing else exchange(maps)
+            maps = (
+                checkpoint(exchange, maps, use_reentrant=False) if self.grad_checkpointing else exchange(maps)
+            )
         return maps
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -105,7 +124,7 @@ class Gather(nn.Module):
         made = [bottleneck(w, h, 1) for w, h in zip(widths, plan.head_widths, strict=True)]
         outs = [o for _, o in made]
         self.widen = nn.ModuleList(block for block, _ in made)
-        self.down = nn.ModuleList(cna(a, b, 3, 2, bias=True) for a, b in zip(outs, outs[1:], strict=False))
+        self.down = nn.ModuleList(cna(a, b, 3, 2, bias=True) for a, b in pairwise(outs))
         self.last = cna(outs[-1], plan.features, bias=True)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
@@ -118,5 +137,3 @@ class Gather(nn.Module):
 def build(plan: Plan) -> Network:
     """Build the network of a plan."""
     return MultiResNet(plan)
-
-

@@ -102,6 +102,4 @@ def _head(plan: Plan, channels: int) -> nn.Module:
     if plan.head == "conv":
         after: list[nn.Module] = [nn.ReLU(), kit.Mean()]
         return Head(nn.Identity(), kit.conv(channels, plan.classes, 1), nn.Sequential(*after))
-    return make_head(channels, plan.classes, plan.head)  # type: ignore[arg-type]
-
-
+    return make_head(channels, plan.classes, plan.head)

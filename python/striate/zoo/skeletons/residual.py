@@ -66,7 +66,11 @@ def video(i: int, width: int = 64, middle: int = 0) -> Made:
     """3x7x7 over space and time, or 1x7x7 to ``middle`` channels and then 3x1x1."""
     if not middle:
         return cna(i, width, (3, 7, 7), (1, 2, 2)), width, (1, 2, 2)
-    return nn.Sequential(*cna(i, middle, (1, 7, 7), (1, 2, 2)), *cna(middle, width, (3, 1, 1))), width, (1, 2, 2)
+    return (
+        nn.Sequential(*cna(i, middle, (1, 7, 7), (1, 2, 2)), *cna(middle, width, (3, 1, 1))),
+        width,
+        (1, 2, 2),
+    )
 
 
 def involuted(i: int) -> Made:
@@ -77,10 +81,21 @@ def involuted(i: int) -> Made:
 
 def clip(i: int) -> Made:
     """P3D's stem: 1x7x7 with a stride in space, then a pool of stride two everywhere."""
-    return nn.Sequential(cna(i, 64, (1, 7, 7), (1, 2, 2)), nn.MaxPool3d((2, 3, 3), 2, (0, 1, 1))), 64, (2, 4, 4)
+    return (
+        nn.Sequential(cna(i, 64, (1, 7, 7), (1, 2, 2)), nn.MaxPool3d((2, 3, 3), 2, (0, 1, 1))),
+        64,
+        (2, 4, 4),
+    )
 
 
-STEMS: dict[str, Callable[..., Made]] = {"conv_pool": conv_pool, "deep": deep, "chain": chain, "video": video, "involuted": involuted, "clip": clip}
+STEMS: dict[str, Callable[..., Made]] = {
+    "conv_pool": conv_pool,
+    "deep": deep,
+    "chain": chain,
+    "video": video,
+    "involuted": involuted,
+    "clip": clip,
+}
 
 
 def _blocks(make: Callable[..., tuple[nn.Module, int]]) -> Callable[..., Made]:
@@ -121,7 +136,9 @@ def one_shot(i: int, index: int, depth: int, *, mids: Sequence[int], widths: Seq
     return nn.Sequential(*layers), i, 2 if index else 1
 
 
-def separable(i: int, index: int, depth: int, *, table: Sequence[Sequence[tuple[Any, ...]]], aligned: bool) -> Made:
+def separable(
+    i: int, index: int, depth: int, *, table: Sequence[Sequence[tuple[Any, ...]]], aligned: bool
+) -> Made:
     """Xception blocks written as (widths, stride, flags); ``depth`` repeats the last block of its stage."""
     entries, total, layers = list(table[index]), 1, []
     for widths, stride, *flags in [*entries, *entries[-1:] * (depth - len(entries))]:
@@ -160,7 +177,7 @@ def _times(a: int | tuple[int, ...], b: int | tuple[int, ...]) -> int | tuple[in
 def build(plan: Plan) -> Network:
     """Build the network of a plan."""
     name, options = (plan.stem, {}) if isinstance(plan.stem, str) else plan.stem  # type: ignore[misc]
-    stem, i, stride = STEMS[name](plan.channels, **options)  # type: ignore[index]
+    stem, i, stride = STEMS[name](plan.channels, **options)
     stages, features = [], []
     for index, depth in enumerate(plan.depths):
         stage, i, by = STAGES[plan.stage](i, index, depth, **plan.options)

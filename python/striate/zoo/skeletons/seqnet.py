@@ -91,4 +91,6 @@ def build(plan: Plan) -> Network:
     drops = [plan.drop_path * n / max(plan.depth - 1, 1) for n in range(plan.depth)]
     layers: list[Any] = [Layer(plan, drop) for drop in drops]
     stem = kit.conv(plan.channels, plan.width, 1)
-    return Network(stem, layers, [(plan.width, 1)] * plan.depth, head=make_head(plan.width, plan.classes, ("pool",)))
+    return Network(
+        stem, layers, [(plan.width, 1)] * plan.depth, head=make_head(plan.width, plan.classes, ("pool",))
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -64,7 +65,9 @@ class UNet(Network):
             down = [DOWNS[plan.down](i, w)] if n and not strides else []
             enter = w if down and plan.down.startswith("conv") else i
             options = {"stride": 2} if n and strides else {}
-            stages.append(nn.Sequential(*down, kit.build(LEVELS, kit.at(plan.encoder, n), enter, w, **options)))
+            stages.append(
+                nn.Sequential(*down, kit.build(LEVELS, kit.at(plan.encoder, n), enter, w, **options))
+            )
             i = w
         first = plan.stem[0][1].get("stride", 1) if plan.stem and isinstance(plan.stem[0], tuple) else 1
         super().__init__(stem, stages, [(w, first << n) for n, w in enumerate(plan.widths)])
@@ -120,9 +123,9 @@ class Blind(UNet):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan, 2 * plan.channels)
-        c, style = plan.channels, {"norm": "none"}
+        c = plan.channels
         widths = [c, 32, 32, 32, 32, c]
-        self.estimate = nn.Sequential(*(kit.cna(a, b, 3, **style) for a, b in zip(widths, widths[1:], strict=False)))
+        self.estimate = nn.Sequential(*(kit.cna(a, b, 3, norm="none") for a, b in pairwise(widths)))
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
         return super().forward_intermediates(torch.cat([x, self.estimate(x)], 1))
@@ -136,7 +139,11 @@ class Video(Network):
 
     def __init__(self, plan: Plan) -> None:
         first, second = UNet(plan, 12), UNet(plan, 12)
-        super().__init__(nn.Identity(), [nn.Identity()] * len(plan.widths), [(f.channels, f.stride) for f in first.feature_info])
+        super().__init__(
+            nn.Identity(),
+            [nn.Identity()] * len(plan.widths),
+            [(f.channels, f.stride) for f in first.feature_info],
+        )
         self.first, self.second = first, second
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
@@ -159,13 +166,17 @@ def _noisy(frames: Sequence[Tensor], noise: Tensor) -> Tensor:
 class PartialLevel(nn.Module):
     """A partial convolution, norm and activation; the mask goes along (arXiv 1804.07723)."""
 
-    def __init__(self, i: int, o: int, kernel: int, *, stride: int = 1, act: str = "relu", last: bool = False) -> None:
+    def __init__(
+        self, i: int, o: int, kernel: int, *, stride: int = 1, act: str = "relu", last: bool = False
+    ) -> None:
         super().__init__()
         from ...nn.dynamic import PartialConv2d
 
         self.conv = PartialConv2d(i, o, kernel, stride, kernel // 2, bias=last)
         normed = not last and kernel != 7  # neither the first nor the last layer has a norm
-        self.after = nn.Sequential(kit.norm("bn" if normed else "none", o), nn.Identity() if last else kit.act(act))
+        self.after = nn.Sequential(
+            kit.norm("bn" if normed else "none", o), nn.Identity() if last else kit.act(act)
+        )
 
     def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         y, mask = self.conv(*state)
