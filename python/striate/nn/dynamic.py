@@ -172,10 +172,21 @@ class SpaceToDepth(nn.Module):
 
 
 class PartialChannelConv2d(nn.Module):
-    """Dense convolution of the first ``channels // divisor`` channels; the others pass (arXiv 2303.03667, Eq. 4)."""
+    """Dense convolution of the first ``channels // divisor`` channels; the others pass (arXiv 2303.03667, Eq. 4).
 
-    def __init__(self, channels: int, divisor: int = 4, kernel_size: int = 3) -> None:
+    ``function`` is the convolution that is called, with the signature of torch.nn.functional.conv2d.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        divisor: int = 4,
+        kernel_size: int = 3,
+        *,
+        function: Callable[..., Tensor] = ops.conv2d,
+    ) -> None:
         super().__init__()
+        self.function = function
         self.cuts = [channels // divisor, channels - channels // divisor]
         self.weight = nn.Parameter(torch.empty(self.cuts[0], self.cuts[0], kernel_size, kernel_size))
         nn.init.kaiming_uniform_(self.weight, math.sqrt(5))
@@ -183,7 +194,7 @@ class PartialChannelConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as the input."""
         first, rest = x.split(self.cuts, 1)
-        return torch.cat([ops.conv2d(first, self.weight, padding=self.weight.shape[-1] // 2), rest], 1)
+        return torch.cat([self.function(first, self.weight, padding=self.weight.shape[-1] // 2), rest], 1)
 
 
 class PartialConv2d(nn.Conv2d):

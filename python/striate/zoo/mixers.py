@@ -77,17 +77,11 @@ class Focal(nn.Module):
         return self.out(self.post(query * self.modulator(modulator)))
 
 
-class PartialConv(nn.Module):
-    """A dense convolution of the first 1/``divisor`` of the channels, the rest untouched (FasterNet, 2303.03667)."""
+def partial(channels: int, divisor: int = 4, kernel: int = 3) -> nn.Module:
+    """A dense convolution of the first channels, the rest untouched (FasterNet, arXiv 2303.03667)."""
+    from ..nn.dynamic import PartialChannelConv2d
 
-    def __init__(self, channels: int, divisor: int = 4, kernel: int = 3) -> None:
-        super().__init__()
-        self.cuts = [channels // divisor, channels - channels // divisor]
-        self.conv = conv(self.cuts[0], self.cuts[0], kernel, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        first, rest = x.split(self.cuts, 1)
-        return torch.cat([self.conv(first), rest], 1)
+    return PartialChannelConv2d(channels, divisor, kernel, function=kit.function())
 
 
 class Attention(nn.Module):
@@ -206,7 +200,7 @@ MIXERS: dict[str, Callable[..., nn.Module]] = {
     "separable": separable,
     "inception": Inception,
     "focal": Focal,
-    "partial": PartialConv,
+    "partial": partial,
     "attention": Attention,
     "random": RandomMixing,
     "recursive_gated": RecursiveGated,

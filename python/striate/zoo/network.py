@@ -143,6 +143,17 @@ class Network(nn.Module):
         return self.head
 
 
+def initialise(model: nn.Module, small: bool) -> None:
+    """Fresh weights: He's deviation for convolutions, or 0.02 for them and dense layers where blocks are normed."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.conv._ConvNd) or (small and isinstance(module, nn.Linear)):
+            fan = module.weight[0].numel()
+            deviation = 0.02 if small else (2 / fan) ** 0.5
+            nn.init.trunc_normal_(module.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class FeatureNet(nn.Module):
     """A network that returns the maps of chosen stages instead of logits."""
 

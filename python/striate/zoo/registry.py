@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import kit, weights
-from .network import FeatureNet, Network
+from .network import FeatureNet, Network, initialise
 
 # The modules under rows/, in the order of the generated table.
 _TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "seqnet", "absent")
@@ -146,6 +146,7 @@ def create_model(
     skeleton = importlib.import_module(f".skeletons.{row.skeleton.lower()}", __package__)
     with kit.using(conv=conv, rank=len(row.size), partial=args.pop("partial_padding", False)):
         model = skeleton.build(skeleton.Plan(**args))
+    initialise(model, small=row.skeleton == "MetaNet")
     model.row = row
     return FeatureNet(model, out_indices) if features_only else model
 

@@ -22,5 +22,4 @@ ROWS = [
     _row("spartan", "SpaRTAN", "MetaNet", "SpaRTAN (2025)", _UNSEEN),
     _row("mirnet", "MIRNet", "MultiRes", "2003.06792", "the reference is for academic use only and was not read"),
     _row("idf", "IDF", "Plain", "IDF (2025)", f"its filter is striate.nn.dynamic.spatially_varying_conv2d; for the rest {_UNSEEN}"),
-    _row("ffnet_seg_86_aaa", "FFNet (segmentation)", "Dense", "2206.08236", _UNSEEN),
-]
+    _row("ffnet_seg_86_aaa", "FFNet (segmentation)", "Dense", "2206.08236", _UNSEEN)]
