@@ -48,11 +48,25 @@ def network(mixer: object) -> Callable[[str], nn.Module]:
     return build
 
 
+def shiftwise(channels: int) -> nn.Module:
+    """A 9x9 reach made of 3x3 kernels that are shifted."""
+    return striate.nn.ShiftwiseConv2d(channels, 9, 3)
+
+
+def sequence(conv: str) -> nn.Module:
+    """A network over the flattened image whose layers each see all of it."""
+    torch.manual_seed(0)
+    options = {"width": 64, "depth": 3, "length": 256, "mixer": ("structured", {"kernel": 16})}
+    return nn.Sequential(nn.Flatten(2), striate.zoo.create_model("sgconv_lra_image", conv=conv, **options))
+
+
 # Name -> (the layer that striate needs for it, how to build it).
 NETWORKS: dict[str, tuple[str, Callable[[str], nn.Module]]] = {
     "depthwise": ("Conv2d", network(("depthwise", {"kernel": 7}))),
     "inception": ("Conv2d", network(("inception", {"band": 7, "ratio": 0.25}))),
     "dcls": ("Dcls2d", network(("dcls", {"kernel": 9, "count": 12}))),
+    "shiftwise": ("ShiftwiseConv2d", network(shiftwise)),
+    "sgconv": ("SGConv1d", sequence),
 }
 
 

@@ -67,7 +67,15 @@ class Multires(nn.Module):
         return y + weights[0] * low
 
 
-_MIXERS: dict[str, Callable[..., nn.Module]] = {"multires": Multires}
+def structured(channels: int, length: int, kernel: int = 64, bidirectional: bool = True) -> nn.Module:
+    """A global kernel of sub-kernels that double in length and decay (SGConv, arXiv 2210.09298)."""
+    from ... import nn as layers
+
+    options = {"bidirectional": bidirectional, "activation": None, "pointwise": False}
+    return layers.SGConv1d(channels, length, kernel, **options)  # type: ignore[attr-defined]
+
+
+_MIXERS: dict[str, Callable[..., nn.Module]] = {"multires": Multires, "structured": structured}
 
 
 class Layer(nn.Module):
