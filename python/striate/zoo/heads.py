@@ -64,17 +64,6 @@ class Extras(nn.Module):
         return maps
 
 
-class Keep(nn.Module):
-    """No neck."""
-
-    def __init__(self, widths: Sequence[int]) -> None:
-        super().__init__()
-        self.widths = list(widths)
-
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        return maps
-
-
 class Retina(nn.Module):
     """Two towers of four 3x3 layers that all levels share: class logits and box offsets (arXiv 1708.02002)."""
 
@@ -163,7 +152,11 @@ def scnn(widths: Sequence[int], classes: int) -> nn.Module:
     return Upsampled(*layers, nn.Dropout2d(0.1), conv(128, classes, 1))
 
 
-NECKS: dict[str, Callable[..., nn.Module]] = {"none": Keep, "fpn": FPN, "extras": Extras}
+NECKS: dict[str, Callable[..., nn.Module]] = {
+    "none": lambda widths: Extras(widths, ()),
+    "fpn": FPN,
+    "extras": Extras,
+}
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "fcn": fcn,
     "deeplab": deeplab,

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import kit
 from .kit import conv
 
 
@@ -66,8 +65,4 @@ class Collected(nn.Module):
         return x + self.join(torch.cat(maps[1:], 1))
 
 
-LAYERS: dict[str, Callable[..., nn.Module]] = {
-    "collected": Collected,
-    "dropout": lambda channels, rate=0.5: nn.Dropout(rate),
-    "act": lambda channels, kind: kit.act(kind),
-}
+LAYERS: dict[str, Callable[..., nn.Module]] = {"collected": Collected}

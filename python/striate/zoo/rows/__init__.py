@@ -1,1 +1,2 @@
 """Rows of data, one module for each skeleton."""
+# fmt: off

@@ -13,9 +13,7 @@ def _inception(a: int, b: tuple[int, int], c: tuple[int, int], d: int) -> str:
 GOOGLENET = family(Row("GoogLeNet", "Branch", {"stem": ["64k7s2p"], "stages": [
         (4, ["max2ceil", "64", "192k3"]),
         (8, ["max2ceil", _inception(64, (96, 128), (16, 32), 32), _inception(128, (128, 192), (32, 96), 64)]),
-        (16, ["max2ceil", _inception(192, (96, 208), (16, 48), 64), _inception(160, (112, 224), (24, 64), 64),
-              _inception(128, (128, 256), (24, 64), 64), _inception(112, (144, 288), (32, 64), 64),
-              _inception(256, (160, 320), (32, 128), 128)]),
+        (16, ["max2ceil", _inception(192, (96, 208), (16, 48), 64), _inception(160, (112, 224), (24, 64), 64), _inception(128, (128, 256), (24, 64), 64), _inception(112, (144, 288), (32, 64), 64), _inception(256, (160, 320), (32, 128), 128)]),
         (32, ["pool2ceil", _inception(256, (160, 320), (32, 128), 128), _inception(384, (192, 384), (48, 128), 128)])]}, paper="1409.4842", oracle="torchvision:", licence="BSD-3-Clause"),
     v("googlenet", 6_624_904, 1.5, "69.8"))
 _STEM = ["32k3s2", "32k3v", "64k3"]

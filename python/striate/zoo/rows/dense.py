@@ -40,9 +40,7 @@ SEGMENTATION = [
     *family(_row("DeepLab v3", "1706.05587", 520, 21, head="deeplab"),
         v("deeplabv3_resnet50", 39_638_869, 178.72, "66.4 mIoU (VOC)", oracle="torchvision:segmentation.deeplabv3_resnet50", backbone=_resnet(R50, **_ATROUS)),
         v("deeplabv3_resnet101", 58_630_997, 258.74, "67.4 mIoU (VOC)", oracle="torchvision:segmentation.deeplabv3_resnet101", backbone=_resnet(R101, **_ATROUS)),
-        v("deeplabv3_mobilenet_v3_large", 11_025_477, 10.45, "60.3 mIoU (VOC)", oracle="torchvision:segmentation.deeplabv3_mobilenet_v3_large",
-          backbone=_mobile("ir_r3_k5_s1_d2_e6_c160_se0.25 cn_r1_k1_s1_c960"))),
-    *family(_row("SCNN", "1712.06080", 288, 5, head="scnn", backbone=("Plain", {"norm": "bn", "layers": (
-            "c64k3 c64k3 m2s2 c128k3 c128k3 | m2s2 c256k3 c256k3 c256k3 | m2s2 c512k3 c512k3 c512k3 c512k3d2p2 c512k3d2p2 c512k3d2p2")})),
+        v("deeplabv3_mobilenet_v3_large", 11_025_477, 10.45, "60.3 mIoU (VOC)", oracle="torchvision:segmentation.deeplabv3_mobilenet_v3_large", backbone=_mobile("ir_r3_k5_s1_d2_e6_c160_se0.25 cn_r1_k1_s1_c960"))),
+    *family(_row("SCNN", "1712.06080", 288, 5, head="scnn", backbone=("Plain", {"norm": "bn", "layers": ("c64k3 c64k3 m2s2 c128k3 c128k3 | m2s2 c256k3 c256k3 c256k3 | m2s2 c512k3 c512k3 c512k3 c512k3d2p2 c512k3d2p2 c512k3d2p2")})),
         v("scnn_vgg16", 20_165_573, 0.0, "96.53 (TuSimple)", size=(288, 800), oracle="layers", licence="MIT"))]
 ROWS = [*DETECTION, *SEGMENTATION]

@@ -20,11 +20,9 @@ def _late(width: int, bias: bool = True) -> tuple[Any, ...]:
     return (("pool", {"keepdim": True}), ("conv", {"width": width, "norm": "none", "act": "hardswish", "bias": bias}), "flatten")
 
 
-V1 = family(_row("MobileNetV1", "ds_r1_k3_s1_c64_noskip_act ds_r2_k3_s2_c128_noskip_act ds_r2_k3_s2_c256_noskip_act "
-         "ds_r6_k3_s2_c512_noskip_act ds_r2_k3_s2_c1024_noskip_act", "1704.04861", act="relu6", head=("pool",)),
+V1 = family(_row("MobileNetV1", "ds_r1_k3_s1_c64_noskip_act ds_r2_k3_s2_c128_noskip_act ds_r2_k3_s2_c256_noskip_act " "ds_r6_k3_s2_c512_noskip_act ds_r2_k3_s2_c1024_noskip_act", "1704.04861", act="relu6", head=("pool",)),
     v("mobilenetv1_100", 4_231_976, 0.58, "75.4"))
-V2 = family(_row("MobileNetV2", "ds_r1_k3_s1_c16 ir_r2_k3_s2_e6_c24 ir_r3_k3_s2_e6_c32 ir_r4_k3_s2_e6_c64 ir_r3_k3_s1_e6_c96 "
-         "ir_r3_k3_s2_e6_c160 ir_r1_k3_s1_e6_c320", "1801.04381", act="relu6", head=_head(1280, "relu6")),
+V2 = family(_row("MobileNetV2", "ds_r1_k3_s1_c16 ir_r2_k3_s2_e6_c24 ir_r3_k3_s2_e6_c32 ir_r4_k3_s2_e6_c64 ir_r3_k3_s1_e6_c96 " "ir_r3_k3_s2_e6_c160 ir_r1_k3_s1_e6_c320", "1801.04381", act="relu6", head=_head(1280, "relu6")),
     v("mobilenetv2_050", 1_968_680, 0.1, "65.9", width=0.5),
     v("mobilenetv2_100", 3_504_872, 0.31, "72.9"),
     v("mobilenetv2_140", 6_108_776, 0.6, "76.5", width=1.4, head=_head(1792, "relu6")))
@@ -39,8 +37,7 @@ V3 = family(_row("MobileNetV3", "", "1905.02244", **_V3),
 MNAS = [
     *family(_row("MnasNet-B1", "ds_r1_k3_s1_c16_noskip ir_r3_k3_s2_e3_c24 ir_r3_k5_s2_e3_c40 ir_r3_k5_s2_e6_c80 ir_r2_k3_s1_e6_c96 " "ir_r4_k5_s2_e6_c192 ir_r1_k3_s1_e6_c320_noskip", "1807.11626"),
         v("mnasnet_100", 4_383_312, 0.33, "74.7")),
-    *family(_row("MnasNet-A1", "ds_r1_k3_s1_e1_c16_noskip ir_r2_k3_s2_e6_c24 ir_r3_k5_s2_e3_c40_se0.25 ir_r4_k3_s2_e6_c80 "
-             "ir_r2_k3_s1_e6_c112_se0.25 ir_r3_k5_s2_e6_c160_se0.25 ir_r1_k3_s1_e6_c320", "1807.11626"),
+    *family(_row("MnasNet-A1", "ds_r1_k3_s1_e1_c16_noskip ir_r2_k3_s2_e6_c24 ir_r3_k5_s2_e3_c40_se0.25 ir_r4_k3_s2_e6_c80 " "ir_r2_k3_s1_e6_c112_se0.25 ir_r3_k5_s2_e6_c160_se0.25 ir_r1_k3_s1_e6_c320", "1807.11626"),
         v("semnasnet_100", 3_887_038, 0.32, "75.5"))]
 SPNAS = family(_row("Single-Path NAS", "ds_r1_k3_s1_c16_noskip ir_r3_k3_s2_e3_c24 ir_r1_k5_s2_e6_c40 ir_r3_k3_s1_e3_c40 ir_r1_k5_s2_e6_c80 "
          "ir_r3_k3_s1_e3_c80 ir_r1_k5_s1_e6_c96 ir_r3_k5_s1_e3_c96 ir_r4_k5_s2_e6_c192 ir_r1_k3_s1_e6_c320_noskip", "1904.02877"),

@@ -35,13 +35,7 @@ INCEPTION_NEXT = family(Row("InceptionNeXt", "MetaNet", _INCEPTION, paper="2303.
     v("inception_next_small", 49_374_016, 8.36, "83.6", depths=LONG, dims=S),
     v("inception_next_base", 86_672_136, 14.85, "84.1", depths=LONG, dims=B))
 _LN5 = ("ln", {"eps": 1e-5})
-_FOCAL = {
-    "block": "two",
-    "norm": _LN5,
-    "mixer": "focal",
-    "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": _LN5}),
-    "down": ("conv_norm", {"kernel": 2, "stride": 2, "norm": _LN5}),
-    "head": (("norm", {"kind": _LN5}), "pool")}
+_FOCAL = {"block": "two", "norm": _LN5, "mixer": "focal", "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": _LN5}), "down": ("conv_norm", {"kernel": 2, "stride": 2, "norm": _LN5}), "head": (("norm", {"kind": _LN5}), "pool")}
 _FOCAL_LARGE: dict[str, Any] = {"post": True, "layer_scale": 1e-4, "stem": ("conv_norm", {"kernel": 7, "stride": 4, "padding": 2, "norm": _LN5}), "down": ("conv_norm", {"kernel": 3, "stride": 2, "norm": _LN5})}
 
 
@@ -61,13 +55,7 @@ FOCALNET = family(Row("FocalNet", "MetaNet", _FOCAL, paper="2203.11926", oracle=
     v("focalnet_xlarge_fl3", 366_082_120, depths=(2, 2, 18, 2), dims=(256, 512, 1024, 2048), mixer=_focal(3, 5), **_FOCAL_LARGE),
     v("focalnet_huge_fl3", 686_564_424, depths=(2, 2, 18, 2), dims=(352, 704, 1408, 2816), mixer=_focal(3, post=_LN5), **_FOCAL_LARGE))
 _NOBIAS = ("ln", {"bias": False})
-_POOLFORMER = {
-    "block": "two",
-    "norm": ("gn1", {"eps": 1e-5}),
-    "mixer": "pool",
-    "layer_scale": 1e-5,
-    "stem": ("conv_norm", {"kernel": 7, "stride": 4, "padding": 2}),
-    "down": ("conv_norm", {"kernel": 3, "stride": 2})}
+_POOLFORMER = {"block": "two", "norm": ("gn1", {"eps": 1e-5}), "mixer": "pool", "layer_scale": 1e-5, "stem": ("conv_norm", {"kernel": 7, "stride": 4, "padding": 2}), "down": ("conv_norm", {"kernel": 3, "stride": 2})}
 _META = {
     "block": "two",
     "norm": _NOBIAS,
@@ -79,50 +67,32 @@ _META_HEAD = ("pool", "layer_norm", ("linear", {"ratio": 4}), ("act", {"kind": "
 _GN_NOBIAS = ("gn1", {"bias": False})
 _PLAIN_META = {**_META, "norm": _GN_NOBIAS}
 _WIDE, _WIDER = (64, 128, 320, 512), (96, 192, 384, 768)
-_DEPTHS = {"s12": (2, 2, 6, 2), "s24": (4, 4, 12, 4), "s36": (6, 6, 18, 6), "m36": (6, 6, 18, 6), "m48": (8, 8, 24, 8)}
+_SIZES = {"s12": ((2, 2, 6, 2), _WIDE), "s24": ((4, 4, 12, 4), _WIDE), "s36": ((6, 6, 18, 6), _WIDE), "m36": ((6, 6, 18, 6), _WIDER), "m48": ((8, 8, 24, 8), _WIDER)}
+_CONV = {"s18": ((3, 3, 9, 3), _WIDE), "s36": ((3, 12, 18, 3), _WIDE), "m36": ((3, 12, 18, 3), (96, 192, 384, 576)), "b36": ((3, 12, 18, 3), (128, 256, 512, 768))}
 
 
-def _metaformers(prefix: str, *rows: tuple[str, int, float, str]) -> list[dict[str, Any]]:
-    return [
-        v(f"{prefix}_{size}", params, macs, top1, depths=_DEPTHS[size], dims=_WIDER if size[0] == "m" else _WIDE)
-        for size, params, macs, top1 in rows]
+def _metaformers(prefix: str, *rows: Any) -> list[dict[str, Any]]:
+    sizes = _CONV if prefix in ("convformer", "caformer") else _SIZES
+    return [v(f"{prefix}_{size}", *published, depths=sizes[size][0], dims=sizes[size][1]) for size, *published in rows]
+
+
 POOLFORMER = [
     *family(Row("PoolFormer", "MetaNet", _POOLFORMER, paper="2111.11418", oracle="timm:", licence="Apache-2.0"),
-        *_metaformers(
-            "poolformer",
-            ("s12", 11_915_176, 1.82, "77.2"),
-            ("s24", 21_388_968, 3.41, "80.3"),
-            ("s36", 30_862_760, 5.0, "81.4"),
-            ("m36", 56_172_520, 8.8, "82.1"),
-            ("m48", 73_473_448, 11.59, "82.5"))),
+        *_metaformers("poolformer", ("s12", 11_915_176, 1.82, "77.2"), ("s24", 21_388_968, 3.41, "80.3"), ("s36", 30_862_760, 5.0, "81.4"), ("m36", 56_172_520, 8.8, "82.1"), ("m48", 73_473_448, 11.59, "82.5"))),
     *family(Row("PoolFormer V2", "MetaNet", {**_PLAIN_META, "mixer": "pool"}, paper="2210.13452", oracle="timm:", licence="Apache-2.0"),
         *_metaformers("poolformerv2", ("s12", 11_891_712, 1.83, "78.0")))]
 _SEP, _ATT = "separable", "attention"
-_CONV_SIZES = {"s18": ((3, 3, 9, 3), _WIDE), "s36": ((3, 12, 18, 3), _WIDE), "m36": ((3, 12, 18, 3), (96, 192, 384, 576)), "b36": ((3, 12, 18, 3), (128, 256, 512, 768))}
-
-
-def _convformers(prefix: str, *rows: tuple[str, int, float, str]) -> list[dict[str, Any]]:
-    return [
-        v(f"{prefix}_{size}", params, macs, top1, depths=_CONV_SIZES[size][0], dims=_CONV_SIZES[size][1])
-        for size, params, macs, top1 in rows]
 CONVFORMER = [
     *family(Row("ConvFormer", "MetaNet", {**_META, "mixer": _SEP, "head": _META_HEAD}, paper="2210.13452", oracle="timm:", licence="Apache-2.0"),
-        *_convformers("convformer", ("s18", 26_774_448, 3.96, "83.0"), ("s36", 40_012_152, 7.67, "84.1"), ("m36", 57_051_640, 12.89, "84.5"), ("b36", 99_882_616, 22.69, "84.8"))),
+        *_metaformers("convformer", ("s18", 26_774_448, 3.96, "83.0"), ("s36", 40_012_152, 7.67, "84.1"), ("m36", 57_051_640, 12.89, "84.5"), ("b36", 99_882_616, 22.69, "84.8"))),
     *family(Row("CAFormer", "MetaNet", {**_META, "mixer": [_SEP, _SEP, _ATT, _ATT], "head": _META_HEAD}, paper="2210.13452", oracle="timm:", licence="Apache-2.0"),
-        *_convformers("caformer", ("s18", 26_341_656, 4.13, "83.7"), ("s36", 39_297_102, 8.0, "84.5"), ("m36", 56_204_878, 13.29, "85.2"), ("b36", 98_753_614, 23.22, "85.5")))]
-_FASTER = {
-    "block": "mixed",
-    "mixer": "partial",
-    "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": "bn", "bias": False}),
-    "down": ("conv_norm", {"kernel": 2, "stride": 2, "norm": "bn", "bias": False})}
+        *_metaformers("caformer", ("s18", 26_341_656, 4.13, "83.7"), ("s36", 39_297_102, 8.0, "84.5"), ("m36", 56_204_878, 13.29, "85.2"), ("b36", 98_753_614, 23.22, "85.5")))]
+_FASTER = {"norm": "none", "mixer": "partial", "stem": ("conv_norm", {"kernel": 4, "stride": 4, "norm": "bn", "bias": False}), "down": ("conv_norm", {"kernel": 2, "stride": 2, "norm": "bn", "bias": False})}
 
 
 def _faster(act: str, base: int) -> dict[str, Any]:
     """FasterNet's smallest two use GELU, the others ReLU."""
-    return {
-        "dims": tuple(base << i for i in range(4)),
-        "mlp": ("mlp", {"ratio": 2, "act": act, "norm": "bn", "bias": False}),
-        "head": (("pool", {"keepdim": True}), ("conv", {"width": 1280, "norm": "none", "act": act, "bias": False}), "flatten")}
+    return {"dims": tuple(base << i for i in range(4)), "mlp": ("mlp", {"ratio": 2, "act": act, "norm": "bn", "bias": False}), "head": (("pool", {"keepdim": True}), ("conv", {"width": 1280, "norm": "none", "act": act, "bias": False}), "flatten")}
 FASTERNET = family(Row("FasterNet", "MetaNet", _FASTER, paper="2303.03667", oracle="timm:", licence="none in the reference repository"),
     v("fasternet_t0", 3_905_500, 0.34, "71.7", depths=(1, 2, 8, 2), **_faster("gelu", 40)),
     v("fasternet_t1", 7_595_368, 0.85, "75.9", depths=(1, 2, 8, 2), **_faster("gelu", 64)),
@@ -150,22 +120,9 @@ HORNET = family(Row("HorNet", "MetaNet", _HORNET, paper="2207.14284", oracle="co
     v("hornet_large_7x7", 194_542_504, 0.0, "", depths=_HORNET_DEPTHS, dims=(192, 384, 768, 1536)))
 IDENTITY = [
     *family(Row("IdentityFormer", "MetaNet", {**_PLAIN_META, "mixer": "identity"}, paper="2210.13452", oracle="timm:MetaFormer", licence="Apache-2.0"),
-        *_metaformers(
-            "identityformer",
-            ("s12", 11_891_712, 1.8, "74.6"),
-            ("s24", 21_341_464, 0.0, "78.2"),
-            ("s36", 30_791_216, 0.0, "79.3"),
-            ("m36", 56_077_168, 0.0, "80.0"),
-            ("m48", 73_346_056, 11.5, "80.4"))),
-    *family(Row("RandFormer", "MetaNet", {**_PLAIN_META, "mixer": ["identity", "identity", ("random", {"positions": 196}), ("random", {"positions": 49})]},
-            paper="2210.13452", oracle="count", licence="Apache-2.0"),
-        *_metaformers(
-            "randformer",
-            ("s12", 12_127_010, 1.9, "76.6"),
-            ("s24", 21_812_060, 0.0, ""),
-            ("s36", 31_497_110, 0.0, ""),
-            ("m36", 56_783_062, 0.0, ""),
-            ("m48", 74_287_248, 0.0, "81.4")))]
+        *_metaformers("identityformer", ("s12", 11_891_712, 1.8, "74.6"), ("s24", 21_341_464, 0.0, "78.2"), ("s36", 30_791_216, 0.0, "79.3"), ("m36", 56_077_168, 0.0, "80.0"), ("m48", 73_346_056, 11.5, "80.4"))),
+    *family(Row("RandFormer", "MetaNet", {**_PLAIN_META, "mixer": ["identity", "identity", ("random", {"positions": 196}), ("random", {"positions": 49})]}, paper="2210.13452", oracle="count", licence="Apache-2.0"),
+        *_metaformers("randformer", ("s12", 12_127_010, 1.9, "76.6"), ("s24", 21_812_060, 0.0, ""), ("s36", 31_497_110, 0.0, ""), ("m36", 56_783_062, 0.0, ""), ("m48", 74_287_248, 0.0, "81.4")))]
 _L, _S3 = ("squeezed", {"kernel": 13}), ("squeezed", {"kernel": 3})
 _UNIREP = {"norm": "none", "mlp": ("mlp", {"grn": "unbiased"}), "stem": "double", "down": ("conv_norm", {"kernel": 3, "stride": 2, "norm": "ln"}), "mixer": [_S3, _L, [_L, _S3], _L]}
 _SMALL_UNIREP = {"mixer": [_S3, _L, _L, _L]}

@@ -49,11 +49,9 @@ CIFAR = [
         v("all_cnn_a", 1_254_250, 0.0, "", layers="c96k5 | c96k3s2 c192k5 | c192k3s2 c192k3p0 c192", **_CIFAR),
         v("all_cnn_b", 1_300_618, 0.0, "", layers="c96k5 c96 | c96k3s2 c192k5 c192 | c192k3s2 c192k3p0 c192", **_CIFAR),
         v("all_cnn_c", 1_369_738, 0.0, "90.9 (CIFAR-10)", layers="c96k3 c96k3 | c96k3s2 c192k3 c192k3 | c192k3s2 c192k3p0 c192", **_CIFAR)),
-    *family(_row("SimpleNet", "1608.06037", "paper", "MIT", norm="bn", head=("max_pool",), bias=True,
-             layers="c64k3 c128k3 c128k3 c128k3 | m2s2 c128k3 c128k3 c256k3 | m2s2 c256k3 c256k3 | m2s2 c512k3 c2048 c256 | m2s2 c256k3"),
+    *family(_row("SimpleNet", "1608.06037", "paper", "MIT", norm="bn", head=("max_pool",), bias=True, layers="c64k3 c128k3 c128k3 c128k3 | m2s2 c128k3 c128k3 c256k3 | m2s2 c256k3 c256k3 | m2s2 c512k3 c2048 c256 | m2s2 c256k3"),
         v("simplenet_cifar", 5_498_378, 0.0, "95.5 (CIFAR-10)", **_CIFAR))]
-SAMPLE_CNN = family(_row("SampleCNN", "1703.01789", "count", "MIT", norm="bn", head=("flatten", "dropout"),
-         layers="c128k3s3p0 " + "".join(f"| c{width}k3 m3s3 " for width in (128, 128, 256, 256, 256, 256, 256, 256, 512)) + "c512k3"),
+SAMPLE_CNN = family(_row("SampleCNN", "1703.01789", "count", "MIT", norm="bn", head=("flatten", "dropout"), layers="c128k3s3p0 " + "".join(f"| c{width}k3 m3s3 " for width in (128, 128, 256, 256, 256, 256, 256, 256, 512)) + "c512k3"),
     v("samplecnn_3_9", 2_394_162, 0.0, "0.9055 (MagnaTagATune AUC)", size=(59049,), classes=50, channels=1))
 _PATCH: dict[str, Any] = {"size": (64, 64), "classes": 0}
 _GRAY: dict[str, Any] = {**_PATCH, "channels": 1}

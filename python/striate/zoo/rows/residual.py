@@ -61,8 +61,7 @@ XCEPTION = [
 _VIDEO: dict[str, Any] = {"size": (16, 112, 112), "classes": 400}
 VIDEO = family(_row("Video ResNet", "1711.11248", "torchvision:video.", "BSD-3-Clause", stage="basic", depths=(2, 2, 2, 2)),
     v("r3d_18", 33_371_472, 40.7, "63.2 (Kinetics-400)", oracle="torchvision:video.r3d_18", stem="video", **_VIDEO),
-    v("mc3_18", 11_695_440, 43.34, "64.0 (Kinetics-400)", oracle="torchvision:video.mc3_18", stem="video",
-      options={"filter": ["conv", *[("conv", {"kernel": (1, 3, 3)})] * 3], "stride": (1, 2, 2)}, **_VIDEO),
+    v("mc3_18", 11_695_440, 43.34, "64.0 (Kinetics-400)", oracle="torchvision:video.mc3_18", stem="video", options={"filter": ["conv", *[("conv", {"kernel": (1, 3, 3)})] * 3], "stride": (1, 2, 2)}, **_VIDEO),
     v("r2plus1d_18", 31_505_325, 40.52, "67.5 (Kinetics-400)", oracle="torchvision:video.r2plus1d_18", stem=("video", {"middle": 45}), options={"filter": "factored"}, **_VIDEO))
 P3D = family(_row("P3D ResNet", "1711.10305", "count", "MIT", stage="pseudo_3d", stem="clip"),
     v("p3d63", 25_745_232, size=(16, 160, 160), classes=400, depths=R50, options={"starts": (0, 3, 7, 13)}),

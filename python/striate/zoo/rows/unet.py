@@ -39,8 +39,7 @@ def _rsu(height: int, mid: int, flat: bool = False) -> tuple[str, dict[str, Any]
 
 _RSUS = [_rsu(7, 32), _rsu(6, 32), _rsu(5, 64), _rsu(4, 128), _rsu(4, 256, True), _rsu(4, 256, True)]
 _RSUS_UP = [_rsu(7, 16), _rsu(6, 32), _rsu(5, 64), _rsu(4, 128), _rsu(4, 256, True)]
-ISNET = family(_row("IS-Net", "2203.03041", (1024, 1024), "Apache-2.0", widths=(64, 128, 256, 512, 512, 512), ups=(64, 64, 128, 256, 512),
-         encoder=_RSUS, decoder=_RSUS_UP, down="max_ceil", up="bilinear", merge="up_skip", out=(3, 0, True), deep="sides"),
+ISNET = family(_row("IS-Net", "2203.03041", (1024, 1024), "Apache-2.0", widths=(64, 128, 256, 512, 512, 512), ups=(64, 64, 128, 256, 512), encoder=_RSUS, decoder=_RSUS_UP, down="max_ceil", up="bilinear", merge="up_skip", out=(3, 0, True), deep="sides"),
     v("isnet", 44_046_790, classes=1, stem=(("convs", {"depth": 1, "stride": 2, "norm": "none", "act": "none"}), 64)),
     v("u2net", 44_009_869, classes=1, deep="fused", family="U2-Net", paper="2005.09007", size=(320, 320)))
 

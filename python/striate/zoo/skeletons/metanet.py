@@ -20,8 +20,7 @@ class Plan:
     Attributes:
         depths, dims: blocks and channels of each stage.
         mixer, mlp: token mixer and channel mixer by name.
-        block: "one" residual around both, "two" residuals, or "mixed" (the residual around the MLP starts before
-            the mixer).
+        block: "one" residual around both or "two" residuals.
         norm: norm inside the blocks.
         post: norms stand after the mixers instead of before them.
         layer_scale: initial value of the learned factor of each branch, None for none.
@@ -73,17 +72,11 @@ _DOWNS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class One(nn.Sequential):
+def one(plan: Plan, at: tuple[int, int], drop: float) -> nn.Module:
     """x + mlp(norm(mixer(x)))."""
-
-    def __init__(self, plan: Plan, at: tuple[int, int], drop: float) -> None:
-        stage, c = at[0], plan.dims[at[0]]
-        mixer = _mixer(plan, at)
-        mlp = kit.build(MLPS, kit.at(plan.mlp, stage), c)
-        super().__init__(mixer, kit.norm(kit.at(plan.norm, stage), c), mlp, *_scaled(plan, stage, drop))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
+    stage, c = at[0], plan.dims[at[0]]
+    norm, mlp = kit.norm(kit.at(plan.norm, stage), c), kit.build(MLPS, kit.at(plan.mlp, stage), c)
+    return kit.Residual(_mixer(plan, at), norm, mlp, *_scaled(plan, stage, drop))
 
 
 class Two(nn.Module):
@@ -109,23 +102,7 @@ class Two(nn.Module):
         return self.keep2(x) + self.mlp(x)
 
 
-class Mixed(nn.Sequential):
-    """x + mlp(mixer(x)) without a norm between (FasterNet)."""
-
-    def __init__(self, plan: Plan, at: tuple[int, int], drop: float) -> None:
-        stage, c = at[0], plan.dims[at[0]]
-        mixer = _mixer(plan, at)
-        super().__init__(mixer, kit.build(MLPS, kit.at(plan.mlp, stage), c), *_scaled(plan, stage, drop))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + super().forward(x)
-
-
-_BLOCKS: dict[str, Callable[[Plan, tuple[int, int], float], nn.Module]] = {
-    "one": One,
-    "two": Two,
-    "mixed": Mixed,
-}
+_BLOCKS: dict[str, Callable[[Plan, tuple[int, int], float], nn.Module]] = {"one": one, "two": Two}
 
 
 def _mixer(plan: Plan, at: tuple[int, int]) -> nn.Module:
