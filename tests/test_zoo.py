@@ -204,8 +204,7 @@ def test_features(name: str) -> None:
     row = zoo.info(name)
     model = zoo.create_model(name, features_only=True).eval()
     x = torch.zeros(shape_of(row))
-    with torch.no_grad():
-        maps = model(x)
+    maps = model(x)
     assert len(maps) == len(model.feature_info) > 0
     for feature, y in zip(model.feature_info, maps, strict=True):
         strides = (feature.stride,) * len(row.size) if isinstance(feature.stride, int) else feature.stride
@@ -227,6 +226,15 @@ def test_compile(name: str) -> None:
     torch.compiler.reset()
     with torch.no_grad():
         close(torch.compile(model, backend="aot_eager")(x), model(x), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet18", "hrnet_w18_small", "nafnet_gopro_w32", "fastdvdnet", "fcn_resnet50"]
+)
+def test_features_leave_no_parameter_without_gradient(name: str) -> None:
+    model = zoo.create_model(name, features_only=True).eval()
+    sum(y.sum() for y in model(torch.randn(shape_of(zoo.info(name))))).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
 def test_checkpointing_changes_nothing() -> None:

@@ -74,11 +74,9 @@ def conv(
     late = padding == "same_upper" and any(s > 1 for s in s)
     options["padding"] = 0 if late else half if isinstance(padding, str) else sizes(padding)
     if _kit.get().partial and any(half):
-        from ..nn.dynamic import (
-            PartialPaddingConv2d as Padded,
-        )  # the kernel is striate's whatever the factory
+        from ..nn.dynamic import PartialPaddingConv2d  # computed by striate, whatever the factory
 
-        return Padded(i, o, k, s, **options)  # type: ignore[arg-type]
+        return PartialPaddingConv2d(i, o, k, s, **options)  # type: ignore[arg-type]
     made = _convolution("Conv")(i, o, k, s, **options)
     return nn.Sequential(SameUpper(k, s, d), made) if late else made
 

@@ -154,6 +154,10 @@ def initialise(model: nn.Module, small: bool) -> None:
                 nn.init.zeros_(module.bias)
 
 
+# Parts of networks that features do not pass through, and that would keep parameters without gradients.
+_BEYOND = {"head", "final", "neck", "up", "decode", "out", "fuse", "second"}
+
+
 class FeatureNet(nn.Module):
     """A network that returns the maps of chosen stages instead of logits."""
 
@@ -166,7 +170,9 @@ class FeatureNet(nn.Module):
             raise ValueError(f"out_indices must lie in [-{count}, {count - 1}], but got {list(chosen)}")
         self.out_indices = tuple(i % count for i in chosen)
         self.feature_info = tuple(model.feature_info[i] for i in self.out_indices)
-        model.head, model.final = nn.Identity(), nn.Identity()
+        for network in [module for module in model.modules() if isinstance(module, Network)]:
+            for name in _BEYOND & network._modules.keys():
+                setattr(network, name, nn.Identity())
         last = max(self.out_indices, default=-1)
         if type(model).forward_intermediates is Network.forward_intermediates:
             del model.stages[last + 1 :]
