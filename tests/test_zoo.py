@@ -328,3 +328,13 @@ def test_importing_striate_does_not_import_the_zoo() -> None:
 
     code = "import sys, striate; assert 'striate.zoo' not in sys.modules; striate.zoo.info('resnet18')"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_networks_are_timed_in_both_steps() -> None:
+    from striate.bench import zoo as timed
+
+    records = list(timed.measure(("mobilenetv3_small_100",), (1,), 0.01))
+    assert [record["step"] for record in records] == ["forward", "step"]
+    for record in records:
+        assert all(times["median"] > 0 for times in record["times"].values())
+        assert timed.line(record).startswith("mobilenetv3_small_100")

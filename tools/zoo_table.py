@@ -20,6 +20,7 @@ INTRODUCTION = """\
 
 Each row is data on one of nine skeletons; `striate.zoo.create_model(name, conv="striate")` builds it. Parameters are
 exact for the classes of the row, multiply-adds (in 1e9, at the given size) and accuracy are as published.
+`striate bench --zoo [name ...]` times networks on both. How to add a row: [howto](howto/add-a-network.md).
 
 "Verified" tells what the tests compare a row with: `timm`, `torchvision` and other packages by name mean equal outputs
 for the same random weights; `count` means the parameter count of the reference implementation, exact or to the digits
