@@ -100,12 +100,14 @@ lint-python: $(VENV)/.dev ## ruff, mypy, the stub of _core and the plan of the h
 .PHONY: docs
 docs: $(VENV)/.test ## write the generated documents anew
 	$(PY) tools/kernel_table.py
+	$(PY) tools/zoo_table.py
 	$(PY) tools/readme_table.py
 
 .PHONY: docs-check
 docs-check: $(VENV)/.test ## links, README code and generated documents
 	$(PY) tools/check_docs.py
 	$(PY) tools/kernel_table.py --check
+	$(PY) tools/zoo_table.py --check
 	$(PY) tools/readme_table.py --check
 
 # ---------------------------------------------------------------- what is shipped

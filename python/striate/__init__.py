@@ -26,6 +26,15 @@ __version__: str = _core.version
 _route = _bridge.install()
 accelerate = nn.accelerate
 
+
+def __getattr__(name: str) -> object:
+    if name == "zoo":  # imported when it is first asked for, so that `import striate` stays quick
+        from importlib import import_module
+
+        return import_module(".zoo", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "__version__",
     "accelerate",

@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         help="families, files, or one problem line (default: quick, layers of many networks)",
     )
     bench.add_argument("--goals", action="store_true", help="the cases of the goals, with verdicts")
+    bench.add_argument("--zoo", action="store_true", help="whole networks by name instead of problems")
     bench.add_argument("--pass", dest="passes", type=lambda t: _list(t, PASSES, "pass"), help="fwd,dx,dw")
     bench.add_argument(
         "--dtype", type=lambda t: _list(t, tuple(DTYPES), "dtype"), help="instead of the lines' own"
@@ -150,6 +151,23 @@ def bench(options: argparse.Namespace, words: Sequence[str]) -> int:
     return 1 if any(r["kind"] == "case" and r["fault"] for r in records) else 0
 
 
+def networks(options: argparse.Namespace, words: Sequence[str]) -> int:
+    """Time networks of the zoo; 1 if one of them failed."""
+    from . import zoo  # the zoo is imported only where it is asked for
+
+    seconds = 20.0 if options.preset == "full" else 4.0
+    failed = False
+    with Recorder(options.json) as recorder:
+        recorder.write({"kind": "environment", "command": _command(words), **environment()})
+        print(f"{'network':32}{'':16}{'torch ms (min)':>16}{'striate ms (min)':>18}   ratio")
+        for record in zoo.measure(options.what, options.threads, seconds):
+            recorder.write(record)
+            failed |= any("fault" in times for times in record["times"].values())
+            print(zoo.line(record), flush=True)
+        recorder.write({"kind": "end", "others": others(), "load": load_average()})
+    return int(failed)
+
+
 def _command(words: Sequence[str]) -> str:
     """The command line without the name of the file it writes."""
     kept = [word for before, word in zip(["", *words], words, strict=False) if "--json" not in (before, word)]
@@ -183,7 +201,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = parser.parse_args(words)
     try:
         if options.command == "bench":
-            return bench(options, words)
+            return networks(options, words) if options.zoo else bench(options, words)
         if options.command == "explain":
             explain(" ".join(options.line))
         elif options.command == "roofline":

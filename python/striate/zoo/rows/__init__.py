@@ -1,0 +1,2 @@
+"""Rows of data, one module for each skeleton."""
+# fmt: off

@@ -1,0 +1,1 @@
+"""The nine shapes that rows fill."""
