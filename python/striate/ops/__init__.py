@@ -11,6 +11,7 @@ from .conv import (
     depthwise_conv2d,
     depthwise_conv3d,
 )
+from .dcls import dcls_kernel
 
 __all__ = [
     "conv1d",
@@ -19,6 +20,7 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "dcls_kernel",
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",

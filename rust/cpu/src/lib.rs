@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod channel_sum;
+mod dcls;
 mod depthwise;
 mod frame;
 mod interior;
+mod lanes;
 mod load;
 mod operations;
 mod produce;
@@ -21,5 +23,5 @@ pub fn rows() -> &'static [Kernel] {
 
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [channel_sum::ROWS].into_iter().flatten()
+    [channel_sum::ROWS, dcls::kernel::ROWS, dcls::gradient::ROWS].into_iter().flatten()
 }
