@@ -2,6 +2,17 @@
 
 from ._accelerate import Report, accelerate
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .dcls import (
+    Dcls1d,
+    Dcls2_1d,
+    Dcls2d,
+    Dcls2dK1d,
+    Dcls3_1d,
+    Dcls3d,
+    clamp_after_step,
+    dcls_parameter_groups,
+    repulsion_loss,
+)
 
 __all__ = [
     "Conv1d",
@@ -10,6 +21,15 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "Dcls1d",
+    "Dcls2_1d",
+    "Dcls2d",
+    "Dcls2dK1d",
+    "Dcls3_1d",
+    "Dcls3d",
     "Report",
     "accelerate",
+    "clamp_after_step",
+    "dcls_parameter_groups",
+    "repulsion_loss",
 ]

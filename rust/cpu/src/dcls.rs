@@ -12,9 +12,9 @@
 pub(crate) mod gradient;
 pub(crate) mod kernel;
 
-use crate::lanes::{Lane, Real, gather, map, zip};
 use striate_core::spacings::{EPSILON, Profile};
 use striate_core::{Request, Spacings};
+use striate_simd::lanes::{Lane, Real, gather, map, zip};
 
 /// The profile of one element of sixteen filters along the three axes, one after the other: values, derivatives by
 /// position, derivatives by SIG.
@@ -43,12 +43,6 @@ impl<'a, A: Real> Profiles<'a, A> {
         Profiles { value, position, spread, sums }
     }
 
-    /// Where an axis begins.
-    #[inline(always)]
-    fn start(spacings: &Spacings, axis: usize) -> usize {
-        spacings.size[..axis].iter().sum()
-    }
-
     /// Fills in the profiles of one element of the filters from `first`.
     #[inline(always)]
     fn fill(&mut self, s: &Spacings, [p, sig]: [&[A]; 2], (first, live): (usize, usize), element: usize) {
@@ -61,29 +55,23 @@ impl<'a, A: Real> Profiles<'a, A> {
             let base = A::from_f64(s.base);
             let sigma = map(&sig, |sig| sig.magnitude() + base);
             let sign = map(&sig, A::sign);
-            match s.profile {
-                Profile::Scatter => self.axis(s, axis, |t| scatter(t, &centre)),
-                Profile::Triangle => self.axis(s, axis, |t| triangle(t, &centre, &sigma, &sign)),
-                Profile::Gauss => {
-                    let inverse = map(&sigma, |sigma| A::ONE / sigma);
-                    self.axis(s, axis, |t| gauss(t, &centre, &inverse, &sign));
+            let inverse = map(&sigma, |sigma| A::ONE / sigma);
+            let start: usize = s.size[..axis].iter().sum();
+            let mut sums = [[A::ZERO; 16]; 3];
+            for t in 0..s.size[axis] {
+                let at = A::from_f64(t as f64);
+                let found = match s.profile {
+                    Profile::Scatter => scatter(at, &centre),
+                    Profile::Triangle => triangle(at, &centre, &sigma, &sign),
+                    Profile::Gauss => gauss(at, &centre, &inverse, &sign),
+                };
+                for (sum, part) in sums.iter_mut().zip(&found) {
+                    *sum = zip(sum, part, |a, b| a + b);
                 }
+                [self.value[start + t], self.position[start + t], self.spread[start + t]] = found;
             }
+            self.sums[axis] = sums;
         }
-    }
-
-    #[inline(always)]
-    fn axis(&mut self, spacings: &Spacings, axis: usize, profile: impl Fn(A) -> [Lane<A>; 3]) {
-        let start = Self::start(spacings, axis);
-        let mut sums = [[A::ZERO; 16]; 3];
-        for t in 0..spacings.size[axis] {
-            let found = profile(A::from_f64(t as f64));
-            for (sum, part) in sums.iter_mut().zip(&found) {
-                *sum = zip(sum, part, |a, b| a + b);
-            }
-            [self.value[start + t], self.position[start + t], self.spread[start + t]] = found;
-        }
-        self.sums[axis] = sums;
     }
 
     /// What divides the weight: the sum over the grid, or one.
@@ -100,23 +88,23 @@ impl<'a, A: Real> Profiles<'a, A> {
 
 #[inline(always)]
 fn scatter<A: Real>(t: A, centre: &Lane<A>) -> [Lane<A>; 3] {
-    // Between two grid points the weight moves from the lower to the upper.
     let distance = map(centre, |c| t - c);
-    let near = |d: A| d > -A::ONE && !(d > A::ONE);
-    let value = map(&distance, |d| if near(d) { A::ONE - d.magnitude() } else { A::ZERO });
-    let slope = map(&distance, |d| if d > A::ZERO { A::ONE } else { -A::ONE });
-    let position = zip(&distance, &slope, |d, slope| if near(d) { slope } else { A::ZERO });
-    [value, position, [A::ZERO; 16]]
+    // Between two grid points, the upper included, the weight moves from the lower to the upper.
+    let above = map(&distance, |d| d.step() * (A::ONE - (d - A::ONE).step()));
+    let below = map(&distance, |d| (d + A::ONE).step() * (A::ONE - d.step()));
+    let near = zip(&above, &below, |a, b| a + b);
+    let value = zip(&distance, &near, |d, near| near * (A::ONE - d.magnitude()));
+    [value, zip(&above, &below, |a, b| a - b), [A::ZERO; 16]]
 }
 
 #[inline(always)]
 fn triangle<A: Real>(t: A, centre: &Lane<A>, sigma: &Lane<A>, sign: &Lane<A>) -> [Lane<A>; 3] {
     let distance = map(centre, |c| t - c);
     let height = zip(&distance, sigma, |d, sigma| sigma - d.magnitude());
-    let value = map(&height, |h| if h > A::ZERO { h } else { A::ZERO });
-    let position = zip(&height, &distance, |h, d| if h > A::ZERO { d.sign() } else { A::ZERO });
-    let spread = zip(&height, sign, |h, sign| if h > A::ZERO { sign } else { A::ZERO });
-    [value, position, spread]
+    let near = map(&height, A::step);
+    let value = zip(&height, &near, |h, near| h * near);
+    let position = zip(&distance, &near, |d, near| d.sign() * near);
+    [value, position, zip(&near, sign, |near, sign| near * sign)]
 }
 
 #[inline(always)]

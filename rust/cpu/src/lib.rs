@@ -6,7 +6,6 @@ mod dcls;
 mod depthwise;
 mod frame;
 mod interior;
-mod lanes;
 mod load;
 mod operations;
 mod produce;

@@ -92,8 +92,7 @@ fn derivatives<S: Scalar>(
             }
         })
         .collect();
-    let grid: Vec<Vec<f64>> =
-        (0..spacings.volume()).map(|at| product(spacings, at, &centres, &sigmas)).collect();
+    let grid: Vec<Vec<f64>> = (0..spacings.volume()).map(|at| product(spacings, at, &centres, &sigmas)).collect();
     let sums: Vec<f64> = (0..spacings.gradients()).map(|kind| grid.iter().map(|f| f[kind]).sum()).collect();
     let normalised = spacings.profile != Profile::Scatter;
     let (total, moving) = if normalised { (sums[0] + EPSILON, 1.0) } else { (1.0, 0.0) };

@@ -5,13 +5,13 @@
 //! W / Z (T - A / Z x the derivative of Z) for the parameter.
 
 use super::{Profiles, profile_lanes};
-use crate::lanes::{LANES, Lane, Real, add_product, gather, zip};
 use crate::operations::on_every_isa;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::spacings::Profile;
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{Arguments, DType, Operation, Pool, Request, Spacings, Why};
-use striate_simd::{Isa, Task};
+use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
+use striate_simd::{Every, Simd, Task};
 
 pub(crate) static ROWS: &[Operation] =
     on_every_isa!("dcls_kernel_grad", "sixteen filters side by side, contracted axis by axis");
@@ -34,7 +34,7 @@ fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
     Spacings::of(request, 1).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s) * LANES))
 }
 
-fn run<I: Isa>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
+fn run<I: Every>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
     let spacings = Spacings::of(request, 1).expect("the request is supported");
     match spacings.dtype {
         DType::F64 => differentiate::<f64, I>(isa, &spacings, arguments, pool),
@@ -42,7 +42,7 @@ fn run<I: Isa>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &d
     }
 }
 
-fn differentiate<A: Real, I: Isa>(isa: I, spacings: &Spacings, mut arguments: Arguments<'_>, pool: &dyn Pool) {
+fn differentiate<A: Real, I: Simd<A>>(isa: I, spacings: &Spacings, mut arguments: Arguments<'_>, pool: &dyn Pool) {
     let result = arguments.results.remove(0).typed::<A>().data;
     let [upstream, weight, position, spread] = [0, 1, 2, 3].map(|index| {
         let operand = arguments.operands.get(index).copied().flatten();
@@ -68,10 +68,10 @@ struct Block<'a, A> {
     scratch: &'a mut [Lane<A>],
 }
 
-impl<A: Real, I> Task<I> for Block<'_, A> {
+impl<A: Real, I: Simd<A>> Task<I> for Block<'_, A> {
     type Out = ();
     #[inline(always)]
-    fn call(self, _: I) {
+    fn call(self, isa: I) {
         let Block { spacings: s, upstream, weight, moving, first, out, scratch } = self;
         let live = (s.filters - first).min(LANES);
         let volume = s.volume();
@@ -83,7 +83,7 @@ impl<A: Real, I> Task<I> for Block<'_, A> {
         let each = s.gradients();
         for element in 0..s.elements {
             profiles.fill(s, moving, (first, live), element);
-            let (sum, by) = contract(s, &profiles, grid);
+            let (sum, by) = contract(isa, s, &profiles, grid);
             let total = profiles.total(s);
             let weight = gather(weight, first * s.elements + element, s.elements, live);
             let (scaled, mean) = (zip(&weight, &total, |a, b| a / b), zip(&sum, &total, |a, b| a / b));
@@ -126,7 +126,12 @@ fn moved<A: Real>(
 /// The sums over the grid of upstream x profile, and with the profile of each axis replaced by its derivative by
 /// position and by SIG.
 #[inline(always)]
-fn contract<A: Real>(s: &Spacings, profiles: &Profiles<'_, A>, grid: &[Lane<A>]) -> (Lane<A>, [[Lane<A>; 2]; 3]) {
+fn contract<A: Real, I: Simd<A>>(
+    isa: I,
+    s: &Spacings,
+    profiles: &Profiles<'_, A>,
+    grid: &[Lane<A>],
+) -> (Lane<A>, [[Lane<A>; 2]; 3]) {
     let zero = [A::ZERO; LANES];
     let (value, position, spread) = (&*profiles.value, &*profiles.position, &*profiles.spread);
     let (rows, columns) = (s.size[0], s.size[0] + s.size[1]);
@@ -137,23 +142,23 @@ fn contract<A: Real>(s: &Spacings, profiles: &Profiles<'_, A>, grid: &[Lane<A>])
             let points = &grid[(plane * s.size[1] + row) * s.size[2]..][..s.size[2]];
             let (mut a, mut b, mut c) = (zero, zero, zero);
             for (t, point) in points.iter().enumerate() {
-                add_product(&mut a, point, &value[columns + t]);
-                add_product(&mut b, point, &position[columns + t]);
-                add_product(&mut c, point, &spread[columns + t]);
+                add_product(isa, &mut a, point, &value[columns + t]);
+                add_product(isa, &mut b, point, &position[columns + t]);
+                add_product(isa, &mut c, point, &spread[columns + t]);
             }
             let at = rows + row;
-            add_product(&mut in_plane, &value[at], &a);
-            add_product(&mut by_row[0], &position[at], &a);
-            add_product(&mut by_row[1], &spread[at], &a);
-            add_product(&mut by_column[0], &value[at], &b);
-            add_product(&mut by_column[1], &value[at], &c);
+            add_product(isa, &mut in_plane, &value[at], &a);
+            add_product(isa, &mut by_row[0], &position[at], &a);
+            add_product(isa, &mut by_row[1], &spread[at], &a);
+            add_product(isa, &mut by_column[0], &value[at], &b);
+            add_product(isa, &mut by_column[1], &value[at], &c);
         }
-        add_product(&mut sum, &value[plane], &in_plane);
-        add_product(&mut by[0][0], &position[plane], &in_plane);
-        add_product(&mut by[0][1], &spread[plane], &in_plane);
+        add_product(isa, &mut sum, &value[plane], &in_plane);
+        add_product(isa, &mut by[0][0], &position[plane], &in_plane);
+        add_product(isa, &mut by[0][1], &spread[plane], &in_plane);
         for kind in 0..2 {
-            add_product(&mut by[1][kind], &value[plane], &by_row[kind]);
-            add_product(&mut by[2][kind], &value[plane], &by_column[kind]);
+            add_product(isa, &mut by[1][kind], &value[plane], &by_row[kind]);
+            add_product(isa, &mut by[2][kind], &value[plane], &by_column[kind]);
         }
     }
     (sum, by)

@@ -1,12 +1,12 @@
 //! Building the kernel.
 
 use super::{Profiles, profile_lanes};
-use crate::lanes::{LANES, Lane, Real, add_product, gather, zip};
 use crate::operations::on_every_isa;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{Arguments, DType, Operation, Pool, Request, Spacings, Why};
-use striate_simd::{Isa, Task};
+use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
+use striate_simd::{Every, Simd, Task};
 
 pub(crate) static ROWS: &[Operation] =
     on_every_isa!("dcls_kernel", "sixteen filters side by side, an outer product of profiles per element");
@@ -29,7 +29,7 @@ fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
     Spacings::of(request, 0).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s) * LANES))
 }
 
-fn run<I: Isa>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
+fn run<I: Every>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
     let spacings = Spacings::of(request, 0).expect("the request is supported");
     match spacings.dtype {
         DType::F64 => build::<f64, I>(isa, &spacings, arguments, pool),
@@ -37,7 +37,7 @@ fn run<I: Isa>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &d
     }
 }
 
-fn build<A: Real, I: Isa>(isa: I, spacings: &Spacings, mut arguments: Arguments<'_>, pool: &dyn Pool) {
+fn build<A: Real, I: Simd<A>>(isa: I, spacings: &Spacings, mut arguments: Arguments<'_>, pool: &dyn Pool) {
     let result = arguments.results.remove(0).typed::<A>().data;
     let [weight, position, spread] = [0, 1, 2].map(|index| {
         let operand = arguments.operands.get(index).copied().flatten();
@@ -62,10 +62,10 @@ struct Block<'a, A> {
     scratch: &'a mut [Lane<A>],
 }
 
-impl<A: Real, I> Task<I> for Block<'_, A> {
+impl<A: Real, I: Simd<A>> Task<I> for Block<'_, A> {
     type Out = ();
     #[inline(always)]
-    fn call(self, _: I) {
+    fn call(self, isa: I) {
         let Block { spacings: s, weight, moving, first, out, scratch } = self;
         let live = (s.filters - first).min(LANES);
         let (grid, scratch) = scratch.split_at_mut(s.volume());
@@ -84,7 +84,7 @@ impl<A: Real, I> Task<I> for Block<'_, A> {
                     let row = zip(&plane, row, |a, b| a * b);
                     let Some(points) = points.next() else { return };
                     for (point, column) in points.iter_mut().zip(columns) {
-                        add_product(point, &row, column);
+                        add_product(isa, point, &row, column);
                     }
                 }
             }

@@ -1,6 +1,7 @@
-//! Arithmetic on as many numbers as the widest vector holds, written so that the compiler turns it into the vectors
-//! of whatever instruction set the caller is compiled for.
+//! Arithmetic on as many numbers as the widest vector holds. What is not a loop around [`add_product`] is left to the
+//! compiler, which turns it into the vectors of whatever instruction set the calling task is compiled for.
 
+use crate::isa::Simd;
 use std::ops::{Div, Neg, Sub};
 use striate_core::Accumulator;
 
@@ -20,11 +21,15 @@ pub trait Real: Accumulator + Sub<Output = Self> + Div<Output = Self> + Neg<Outp
     fn magnitude(self) -> Self;
     /// e to the power of a number that is not positive; zero where the result would be subnormal.
     fn exp(self) -> Self;
+    /// 1 for positive numbers, otherwise 0: to be multiplied with, where a branch would stop the compiler.
+    #[inline(always)]
+    fn step(self) -> Self {
+        if self > Self::ZERO { Self::ONE } else { Self::ZERO }
+    }
     /// -1, 0 or 1.
     #[inline(always)]
     fn sign(self) -> Self {
-        let positive = if self > Self::ZERO { Self::ONE } else { Self::ZERO };
-        if self < Self::ZERO { -Self::ONE } else { positive }
+        self.step() - (-self).step()
     }
 }
 
@@ -95,9 +100,14 @@ pub fn zip<A: Real>(a: &Lane<A>, b: &Lane<A>, f: impl Fn(A, A) -> A) -> Lane<A> 
 
 /// `sum += a * b`.
 #[inline(always)]
-pub fn add_product<A: Real>(sum: &mut Lane<A>, a: &Lane<A>, b: &Lane<A>) {
-    for ((sum, a), b) in sum.iter_mut().zip(a).zip(b) {
-        *sum += *a * *b;
+pub fn add_product<A: Real, I: Simd<A>>(isa: I, sum: &mut Lane<A>, a: &Lane<A>, b: &Lane<A>) {
+    const { assert!(LANES % I::LANES == 0) };
+    for at in (0..LANES).step_by(I::LANES) {
+        // SAFETY: a lane holds a whole number of vectors.
+        unsafe {
+            let [a, b, old] = [a, b, &*sum].map(|lane| isa.load(lane.as_ptr().add(at)));
+            isa.store(sum.as_mut_ptr().add(at), isa.mul_add(a, b, old));
+        }
     }
 }
 
