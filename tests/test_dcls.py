@@ -41,8 +41,13 @@ def published() -> Any:
     return modules
 
 
-def literal(weight: Tensor, P: Tensor, SIG: Tensor | None, size: tuple[int, ...], version: str) -> Tensor:
-    """Every element on every grid point, [O, I, m, *K], then summed over the elements."""
+def literal(
+    weight: Tensor, P: Tensor, SIG: Tensor | None, size: tuple[int, ...], version: str, fixed: bool = False
+) -> Tensor:
+    """Every element on every grid point, [O, I, m, *K], then summed over the elements.
+
+    ``fixed`` takes the normaliser for a constant.
+    """
     rank = len(size)
     product = torch.ones(1, dtype=weight.dtype)
     for row, axis in enumerate(ops.axes_of(version, rank)):
@@ -61,7 +66,8 @@ def literal(weight: Tensor, P: Tensor, SIG: Tensor | None, size: tuple[int, ...]
         shape[axis] = size[axis]
         product = product * f.reshape(*weight.shape, *shape)
     if version != "v0":
-        product = product / (product.sum([*range(-rank, 0)], keepdim=True) + 1e-7)
+        total = product.sum([*range(-rank, 0)], keepdim=True) + 1e-7
+        product = product / (total.detach() if fixed else total)
     return (weight.reshape(*weight.shape, *[1] * rank) * product).sum(weight.dim() - 1)
 
 
@@ -72,9 +78,10 @@ def operands(
     shape = (*filters, elements)
 
     def normal(*lead: int) -> Tensor:
-        return torch.randn(*lead, *shape, generator=generator, dtype=torch.float64)
+        # Multiples of 1/1024, so that every type agrees on which side of a kink a grid point lies.
+        return (torch.randn(*lead, *shape, generator=generator, dtype=torch.float64) * 1024).round() / 1024
 
-    made = [normal(), normal(len(size)) * max(size) / 4]
+    made = [normal(), normal(len(size)) * max(1, max(size) // 4)]
     return [*made, normal(len(size)) * 0.5] if version in ("max", "gauss") else made
 
 
@@ -93,7 +100,9 @@ def shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@given(shapes(), st.sampled_from(VERSIONS), st.sampled_from([torch.float32, torch.float64]), st.integers(0, 99))
+@given(
+    shapes(), st.sampled_from(VERSIONS), st.sampled_from([torch.float32, torch.float64]), st.integers(0, 99)
+)
 @settings(max_examples=40, deadline=None)
 def test_construction_and_gradients_follow_the_definition(
     isa: str, shape: tuple[tuple[int, ...], int, tuple[int, ...]], version: str, dtype: torch.dtype, seed: int
@@ -110,12 +119,16 @@ def test_construction_and_gradients_follow_the_definition(
     finally:
         _core.set_kernels(None)
     upstream = upstream.to(dtype).double()
-    # Positions off the grid leave quotients of tiny sums, which the 1e-7 in the denominator damps.
-    limit = 1e-12 if dtype == torch.float64 else 2e-5
+    limit = 1e-13 if dtype == torch.float64 else 5e-5
     assert got.dtype == dtype and apart(got, exact) < limit
-    for name, mine, theirs in zip("WPS", found, torch.autograd.grad(exact, exact_given, upstream), strict=False):
-        near_kink = dtype == torch.float32 and version != "gauss" and name != "W"
-        assert apart(mine, theirs) < (1e-3 if near_kink else 10 * limit), name
+    fixed = literal(exact_given[0], exact_given[1], [*exact_given, None][2], size, version, True)
+    parts = torch.autograd.grad(fixed, exact_given, upstream)
+    for mine, theirs, part in zip(
+        found, torch.autograd.grad(exact, exact_given, upstream), parts, strict=True
+    ):
+        # A moved element takes from one grid point what it gives to another: the error is one of the two parts.
+        scale = part.norm() + (theirs - part).norm()
+        assert (mine.double() - theirs).norm() <= limit * scale
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -142,7 +155,8 @@ def test_quarter_positions_are_exact(isa: str, dtype: torch.dtype, size: tuple[i
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
-    ("size", "slips"), [((9,), False), ((7, 7), False), ((8, 8), False), ((5, 5, 5), False), ((5, 9), True), ((3, 5, 7), True)]
+    ("size", "slips"),
+    [((9,), False), ((7, 7), False), ((8, 8), False), ((5, 5, 5), False), ((5, 9), True), ((3, 5, 7), True)],
 )
 def test_published_construction(published: Any, version: str, size: tuple[int, ...], slips: bool) -> None:
     mine = [t.requires_grad_() for t in operands((4, 3), 5, size, version)]
@@ -152,7 +166,9 @@ def test_published_construction(published: Any, version: str, size: tuple[int, .
     got = striate.dcls_kernel(*mine, dilated_kernel_size=size, version=version, reference_slips=slips)
     assert apart(got, expected) < 1e-13
     upstream = torch.randn_like(expected)
-    pairs = zip(torch.autograd.grad(got, mine, upstream), torch.autograd.grad(expected, theirs, upstream), strict=True)
+    pairs = zip(
+        torch.autograd.grad(got, mine, upstream), torch.autograd.grad(expected, theirs, upstream), strict=True
+    )
     assert all(apart(a, b) < 1e-12 for a, b in pairs)
 
 
@@ -204,7 +220,9 @@ def test_functional_transforms(version: str) -> None:
             assert apart(a, b) < 1e-12
     mine = torch.func.hessian(lambda *t: build(*t).square().sum(), argnums)(*given)
     exact = torch.func.hessian(lambda *t: plain(*t).square().sum(), argnums)(*given)
-    for a, b in zip(torch.utils._pytree.tree_leaves(mine), torch.utils._pytree.tree_leaves(exact), strict=True):
+    for a, b in zip(
+        torch.utils._pytree.tree_leaves(mine), torch.utils._pytree.tree_leaves(exact), strict=True
+    ):
         assert (a - b).abs().max() < 1e-10
 
 
@@ -227,7 +245,9 @@ def test_operator_contract() -> None:
     weight, P, SIG = (t.float() for t in operands((3, 2), 4, (5, 4), "gauss"))
     statics = ([5, 4], "gauss", 0.27, [1, 0])
     torch.library.opcheck(torch.ops.striate.dcls_kernel.default, (weight, P, SIG, *statics))
-    torch.library.opcheck(torch.ops.striate.dcls_kernel.default, (weight, P, None, [5, 4], "triangle", 1.0, [1, 0]))
+    torch.library.opcheck(
+        torch.ops.striate.dcls_kernel.default, (weight, P, None, [5, 4], "triangle", 1.0, [1, 0])
+    )
     grad = torch.randn(3, 2, 5, 4)
     torch.library.opcheck(torch.ops.striate.dcls_kernel_grad.default, (grad, weight, P, SIG, *statics))
 
@@ -267,8 +287,12 @@ def test_half_precision_is_rounded_once() -> None:
 
 def test_strided_operands_and_empty_ones() -> None:
     weight, P, SIG = operands((4, 3), 6, (5, 5), "gauss")
-    expected = striate.dcls_kernel(weight[..., ::2], P[..., ::2], SIG[..., ::2].contiguous(), dilated_kernel_size=5)
-    got = striate.dcls_kernel(weight.mT.contiguous().mT[..., ::2], P[..., ::2], SIG[..., ::2], dilated_kernel_size=5)
+    expected = striate.dcls_kernel(
+        weight[..., ::2], P[..., ::2], SIG[..., ::2].contiguous(), dilated_kernel_size=5
+    )
+    got = striate.dcls_kernel(
+        weight.mT.contiguous().mT[..., ::2], P[..., ::2], SIG[..., ::2], dilated_kernel_size=5
+    )
     assert torch.equal(got, expected)
     nothing = striate.dcls_kernel(weight[..., :0], P[..., :0], SIG[..., :0], dilated_kernel_size=5)
     assert torch.equal(nothing, torch.zeros(4, 3, 5, 5, dtype=torch.float64))
@@ -333,7 +357,9 @@ def test_published_layers(published: Any, name: str, options: dict[str, Any], ra
 
 def test_dcls2_1d_spread() -> None:
     torch.manual_seed(0)
-    layer, old = (kind(4, 4, 3, dense_kernel_size=3, dilated_kernel_size=7) for kind in (nn.Dcls2_1d, compat.Dcls2_1d))
+    layer, old = (
+        kind(4, 4, 3, dense_kernel_size=3, dilated_kernel_size=7) for kind in (nn.Dcls2_1d, compat.Dcls2_1d)
+    )
     old.load_state_dict(layer.state_dict())
     assert layer.weight.shape == (4, 4, 3, 3) and layer.kernel().shape == (4, 4, 3, 7)
     centre = layer.P[0].detach().unsqueeze(-1) + 3
@@ -386,7 +412,9 @@ def test_parameter_groups_list_shared_positions_once() -> None:
     model = torch.nn.Sequential(first, second, torch.nn.Linear(2, 2))
     plain, moving = nn.dcls_parameter_groups(model, lr=0.1, weight_decay=0.05, position_lr_scale=5)
     assert len(plain["params"]) == 6 and len(moving["params"]) == 3
-    assert moving["lr"] == pytest.approx(0.5) and moving["weight_decay"] == 0 and plain["weight_decay"] == 0.05
+    assert (
+        moving["lr"] == pytest.approx(0.5) and moving["weight_decay"] == 0 and plain["weight_decay"] == 0.05
+    )
     x = torch.randn(1, 4, 9, 9)
     model[:2](x).square().sum().backward()
     shared, first.P.grad = first.P.grad, None

@@ -20,6 +20,8 @@ from .ops import (
     depthwise_conv1d,
     depthwise_conv2d,
     depthwise_conv3d,
+    shiftwise_conv2d,
+    shiftwise_permutations,
 )
 from .ops._explain import explain
 
@@ -43,4 +45,6 @@ __all__ = [
     "explain",
     "kernels",
     "nn",
+    "shiftwise_conv2d",
+    "shiftwise_permutations",
 ]

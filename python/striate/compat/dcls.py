@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class Dcls2_1d(_layers.Dcls2_1d):
+class Dcls2_1d(_layers.Dcls2_1d):  # noqa: N801
     """:class:`striate.nn.Dcls2_1d` with the spread of the published layer, which its checkpoints were trained with."""
 
     def __init__(self, *args: Any, reference_slips: bool = True, **options: Any) -> None:
@@ -36,7 +36,6 @@ class Dcls2_1d(_layers.Dcls2_1d):
 
 class _ConstructKernel(torch.nn.Module):
     """The construction alone: ``forward(W, P, SIG)`` gives the dense kernel."""
-
 
     def __init__(
         self,
@@ -55,19 +54,18 @@ class _ConstructKernel(torch.nn.Module):
     def forward(self, W: Tensor, P: Tensor, SIG: Tensor | None) -> Tensor:
         """The kernel ``[O, I/g, *K]``; SIG is ignored where the version has none."""
         spread = SIG if self.version in ("max", "gauss") else None
-        return ops.dcls_kernel(W, P, spread, dilated_kernel_size=self.dilated_kernel_size, version=self.version)
+        return ops.dcls_kernel(
+            W, P, spread, dilated_kernel_size=self.dilated_kernel_size, version=self.version
+        )
 
 
 class ConstructKernel1d(_ConstructKernel):
     """1-D."""
 
 
-
 class ConstructKernel2d(_ConstructKernel):
     """2-D."""
 
 
-
 class ConstructKernel3d(_ConstructKernel):
     """3-D."""
-

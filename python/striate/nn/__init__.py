@@ -13,6 +13,15 @@ from .dcls import (
     dcls_parameter_groups,
     repulsion_loss,
 )
+from .reparam import (
+    CrossConv2d,
+    DilatedReparamConv2d,
+    InceptionDWConv2d,
+    RepLKBlockConv2d,
+    SLaKConv2d,
+    merge,
+)
+from .shiftwise import ShiftwiseConv2d
 
 __all__ = [
     "Conv1d",
@@ -21,15 +30,22 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CrossConv2d",
     "Dcls1d",
     "Dcls2_1d",
     "Dcls2d",
     "Dcls2dK1d",
     "Dcls3_1d",
     "Dcls3d",
+    "DilatedReparamConv2d",
+    "InceptionDWConv2d",
+    "RepLKBlockConv2d",
     "Report",
+    "SLaKConv2d",
+    "ShiftwiseConv2d",
     "accelerate",
     "clamp_after_step",
     "dcls_parameter_groups",
+    "merge",
     "repulsion_loss",
 ]

@@ -27,6 +27,12 @@ def sizes(value: Ints, rank: int) -> tuple[int, ...]:
     return made
 
 
+def pair(value: Ints) -> tuple[int, int]:
+    """One integer for both axes of a map."""
+    rows, columns = sizes(value, 2)
+    return rows, columns
+
+
 class BuiltConv(torch.nn.Module):
     """The base of every layer that builds its kernel: subclasses own parameters and say :meth:`kernel`.
 
@@ -37,7 +43,9 @@ class BuiltConv(torch.nn.Module):
     rank: int
     bias: torch.nn.Parameter | None
 
-    def __init__(self, channels: tuple[int, int], kernel_size: Ints, *, bias: bool = True, **options: Any) -> None:
+    def __init__(
+        self, channels: tuple[int, int], kernel_size: Ints, *, bias: bool = True, **options: Any
+    ) -> None:
         super().__init__()
         self.in_channels, self.out_channels = channels
         self.kernel_size = sizes(kernel_size, self.rank)
@@ -50,7 +58,9 @@ class BuiltConv(torch.nn.Module):
         if options:
             raise TypeError(f"{type(self).__name__}: unexpected arguments {', '.join(options)}")
         if min(self.in_channels, self.out_channels, self.groups) < 1:
-            raise ValueError(f"channels and groups: expected positive integers, got {channels} and {self.groups}")
+            raise ValueError(
+                f"channels and groups: expected positive integers, got {channels} and {self.groups}"
+            )
         for name, count in (("in_channels", self.in_channels), ("out_channels", self.out_channels)):
             if count % self.groups:
                 raise ValueError(f"{name}: expected a multiple of groups {self.groups}, got {count}")
@@ -58,7 +68,11 @@ class BuiltConv(torch.nn.Module):
             raise ValueError(
                 f"padding_mode: expected zeros, reflect, replicate or circular, got {self.padding_mode!r}"
             )
-        self.register_parameter("bias", self._empty(self.out_channels) if bias else None)
+        self._has_bias = bias
+
+    def _register_bias(self) -> None:
+        """To be called by subclasses where the bias belongs among their parameters."""
+        self.register_parameter("bias", self._empty(self.out_channels) if self._has_bias else None)
 
     def _empty(self, *shape: int) -> torch.nn.Parameter:
         return torch.nn.Parameter(torch.empty(*shape, **self.factory))
@@ -107,7 +121,9 @@ class BuiltConv(torch.nn.Module):
 
     def extra_repr(self) -> str:
         """As the convolutions of torch.nn print themselves."""
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        text = (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        )
         text += f", padding={self.padding!r}" if self.padding not in ((0,) * self.rank, "valid") else ""
         text += f", groups={self.groups}" if self.groups != 1 else ""
         text += ", bias=False" if self.bias is None else ""

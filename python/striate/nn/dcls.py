@@ -43,6 +43,7 @@ class _Dcls(BuiltConv):
         self.weight = self._empty(*shape)
         self.P = self._empty(self.learnable, *shape)
         self.register_parameter("SIG", self._empty(self.learnable, *shape) if version in _SIGMA else None)
+        self._register_bias()
         self.reset_parameters()
 
     def _full_size(self, dense: tuple[int, ...], learned: tuple[int, ...]) -> tuple[int, ...]:
@@ -240,7 +241,7 @@ class _DclsNx1d(_Dcls):
         positions.uniform_(-limit, limit)
 
 
-class Dcls2_1d(_DclsNx1d):
+class Dcls2_1d(_DclsNx1d):  # noqa: N801
     """2-D convolution, dense along the height, with learned positions along the width.
 
     ``weight`` is ``[O, I/g, dense, m]``. The published layer of this name spreads ``gauss`` by
@@ -257,7 +258,7 @@ class Dcls2_1d(_DclsNx1d):
         return _ops.spread(self.weight, self.P, self.SIG, (size, "gauss", 1.0, (0,)))
 
 
-class Dcls3_1d(_DclsNx1d):
+class Dcls3_1d(_DclsNx1d):  # noqa: N801
     """3-D convolution, dense along the first two axes, with learned positions along the last."""
 
     rank = 3
@@ -342,7 +343,11 @@ def dcls_parameter_groups(
     parameters = list(module.parameters())
     return [
         {"params": [p for p in parameters if id(p) not in moving], "lr": lr, "weight_decay": weight_decay},
-        {"params": [p for p in parameters if id(p) in moving], "lr": lr * position_lr_scale, "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if id(p) in moving],
+            "lr": lr * position_lr_scale,
+            "weight_decay": 0.0,
+        },
     ]
 
 

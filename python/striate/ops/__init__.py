@@ -12,6 +12,7 @@ from .conv import (
     depthwise_conv3d,
 )
 from .dcls import dcls_kernel
+from .shiftwise import shiftwise_conv2d, shiftwise_permutations
 
 __all__ = [
     "conv1d",
@@ -24,4 +25,6 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "shiftwise_conv2d",
+    "shiftwise_permutations",
 ]

@@ -14,7 +14,12 @@ from ._family import Family, Member, Statics
 Maybe = Tensor | None
 EPSILON = 1e-7
 _HALVES = (torch.bfloat16, torch.float16)
-_PROFILES = {"v0": ("scatter", 1.0), "v1": ("triangle", 1.0), "max": ("triangle", 1.0), "gauss": ("gauss", 0.27)}
+_PROFILES = {
+    "v0": ("scatter", 1.0),
+    "v1": ("triangle", 1.0),
+    "max": ("triangle", 1.0),
+    "gauss": ("gauss", 0.27),
+}
 VERSIONS = tuple(_PROFILES)
 
 
@@ -78,12 +83,16 @@ def dcls_kernel(
     return spread(weight, P, SIG, (size, profile, base, axes))
 
 
-def spread(weight: Tensor, P: Tensor, SIG: Maybe, statics: tuple[Sequence[int], str, float, Sequence[int]]) -> Tensor:
+def spread(
+    weight: Tensor, P: Tensor, SIG: Maybe, statics: tuple[Sequence[int], str, float, Sequence[int]]
+) -> Tensor:
     """The checked call: ``statics`` are the grid, the profile, what is added to ``|SIG|`` and the axes of P."""
     if weight.dtype in _HALVES:
         wide = None if SIG is None else SIG.float()
         return spread(weight.float(), P.float(), wide, statics).to(weight.dtype)
-    if not weight.is_cpu or (torch.compiler.is_dynamo_compiling() and torch._C._are_functorch_transforms_active()):
+    if not weight.is_cpu or (
+        torch.compiler.is_dynamo_compiling() and torch._C._are_functorch_transforms_active()
+    ):
         return formula(weight, P, SIG, statics)
     return _kernel(weight, P, SIG, *statics)
 
@@ -97,8 +106,15 @@ def check(weight: Tensor, P: Tensor, SIG: Maybe, size: int | Sequence[int], vers
         raise ValueError(f"version: expected one of {', '.join(_PROFILES)}, got {version!r}")
     if (SIG is None) == (version in ("max", "gauss")):
         wants = "a tensor" if SIG is None else "None"
-        raise ValueError(f"SIG: expected {wants} for version {version!r}, got {'None' if SIG is None else 'a tensor'}")
-    if weight.dim() < 1 or P.dim() != weight.dim() + 1 or P.shape[1:] != weight.shape or not 1 <= P.shape[0] <= 3:
+        raise ValueError(
+            f"SIG: expected {wants} for version {version!r}, got {'None' if SIG is None else 'a tensor'}"
+        )
+    if (
+        weight.dim() < 1
+        or P.dim() != weight.dim() + 1
+        or P.shape[1:] != weight.shape
+        or not 1 <= P.shape[0] <= 3
+    ):
         raise RuntimeError(
             f"P: expected [d, {', '.join(map(str, weight.shape))}] with 1 <= d <= 3, got {list(P.shape)}"
         )
@@ -133,7 +149,9 @@ def profiles(P: Tensor, SIG: Maybe, grid: int, profile: str, base: float) -> Ten
     return torch.exp(-0.5 * (distance / sigma) ** 2)
 
 
-def formula(weight: Tensor, P: Tensor, SIG: Maybe, statics: tuple[Sequence[int], str, float, Sequence[int]]) -> Tensor:
+def formula(
+    weight: Tensor, P: Tensor, SIG: Maybe, statics: tuple[Sequence[int], str, float, Sequence[int]]
+) -> Tensor:
     """The kernel in torch's operators: the outer product of the axes' profiles, summed over the elements.
 
     It serves the devices without a kernel of ours and the derivatives beyond the first.
@@ -197,7 +215,7 @@ def _push(function: Callable[..., Tensor], operands: Sequence[Maybe], tangents: 
             now[index] = tensor
         return function(*now)
 
-    result, pull = torch.func.vjp(of_moving, *(operands[index] for index in moving))
+    result, pull, *_ = torch.func.vjp(of_moving, *(operands[index] for index in moving))
     again = torch.func.vjp(lambda cotangent: pull(cotangent), torch.zeros_like(result))[1]
     pushed: Tensor = again(tuple(tangents[index] for index in moving))[0]
     return pushed
@@ -213,7 +231,9 @@ def _kernel_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, w
     return _split(_gradient(grad, weight, P, SIG, *statics), P.shape[0])
 
 
-def _gradient_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> Any:
+def _gradient_gradient(
+    tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]
+) -> Any:
     return tuple(_pull(_by_statics(_packed, statics), tensors, grad))
 
 
@@ -278,7 +298,12 @@ def _cpu_gradient(
     axes: Sequence[int],
 ) -> Tensor:
     result = _fake_gradient(grad, weight, P, SIG, size, profile, base, axes)
-    operands = (_flat(grad, len(size), False), _flat(weight, 1, False), _flat(P, 1, True), _flat(SIG, 1, True))
+    operands = (
+        _flat(grad, len(size), False),
+        _flat(weight, 1, False),
+        _flat(P, 1, True),
+        _flat(SIG, 1, True),
+    )
     call("dcls_kernel_grad", _settings(profile, base, axes), operands, (_flat(result, 2, False),))  # type: ignore[arg-type]
     return result
 
