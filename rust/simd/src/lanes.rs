@@ -74,7 +74,7 @@ macro_rules! real {
 }
 
 // The high part of ln 2 has so few bits that n times it is exact.
-real!(f32, mantissa: 23, bias: 127, lowest: -87.0, degree: 7, ln2: 0.693_359_375 + -2.121_944_4e-4);
+real!(f32, mantissa: 23, bias: 127, lowest: -87.0, degree: 7, ln2: 0.693_359_4 + -2.121_944_4e-4);
 real!(f64, mantissa: 52, bias: 1023, lowest: -708.0, degree: 13,
     ln2: 6.931_471_803_691_238e-1 + 1.908_214_929_270_587_7e-10);
 
@@ -101,7 +101,7 @@ pub fn zip<A: Real>(a: &Lane<A>, b: &Lane<A>, f: impl Fn(A, A) -> A) -> Lane<A> 
 /// `sum += a * b`.
 #[inline(always)]
 pub fn add_product<A: Real, I: Simd<A>>(isa: I, sum: &mut Lane<A>, a: &Lane<A>, b: &Lane<A>) {
-    const { assert!(LANES % I::LANES == 0) };
+    const { assert!(LANES.is_multiple_of(I::LANES)) };
     for at in (0..LANES).step_by(I::LANES) {
         // SAFETY: a lane holds a whole number of vectors.
         unsafe {
@@ -129,7 +129,7 @@ mod tests {
     fn powers_of_e_are_close() {
         for step in 0..200_000 {
             let x = -f64::from(step) * 3.6e-3;
-            let (wide, narrow) = (x.exp(), f64::from((x as f32) as f32).exp());
+            let (wide, narrow) = (x.exp(), f64::from(x as f32).exp());
             if x > -707.9 {
                 assert!((Real::exp(x) / wide - 1.0).abs() < 4.0 * f64::EPSILON, "{x}");
             }

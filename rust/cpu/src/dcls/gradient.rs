@@ -11,7 +11,7 @@ use striate_core::spacings::Profile;
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{Arguments, DType, Operation, Pool, Request, Spacings, Why};
 use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
-use striate_simd::{Every, Simd, Task};
+use striate_simd::{Every, Isa, Simd, Task};
 
 pub(crate) static ROWS: &[Operation] =
     on_every_isa!("dcls_kernel_grad", "sixteen filters side by side, contracted axis by axis");
@@ -30,7 +30,7 @@ fn lanes(spacings: &Spacings) -> usize {
     spacings.volume() + profile_lanes(spacings)
 }
 
-fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
+fn workspace<I: Isa>(request: &Request<'_>, width: usize) -> usize {
     Spacings::of(request, 1).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s) * LANES))
 }
 

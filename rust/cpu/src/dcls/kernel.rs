@@ -6,7 +6,7 @@ use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{Arguments, DType, Operation, Pool, Request, Spacings, Why};
 use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
-use striate_simd::{Every, Simd, Task};
+use striate_simd::{Every, Isa, Simd, Task};
 
 pub(crate) static ROWS: &[Operation] =
     on_every_isa!("dcls_kernel", "sixteen filters side by side, an outer product of profiles per element");
@@ -25,7 +25,7 @@ fn lanes(spacings: &Spacings) -> usize {
     spacings.volume() + profile_lanes(spacings)
 }
 
-fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
+fn workspace<I: Isa>(request: &Request<'_>, width: usize) -> usize {
     Spacings::of(request, 0).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s) * LANES))
 }
 
