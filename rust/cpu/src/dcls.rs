@@ -43,9 +43,15 @@ impl<'a, A: Real> Profiles<'a, A> {
         Profiles { value, position, spread, sums }
     }
 
-    /// Fills in the profiles of one element of the filters from `first`.
+    /// Fills in the profiles of one element of the filters from `first`; the derivatives only where `SLOPES`.
     #[inline(always)]
-    fn fill(&mut self, s: &Spacings, [p, sig]: [&[A]; 2], (first, live): (usize, usize), element: usize) {
+    fn fill<const SLOPES: bool>(
+        &mut self,
+        s: &Spacings,
+        [p, sig]: [&[A]; 2],
+        (first, live): (usize, usize),
+        element: usize,
+    ) {
         for row in 0..s.rank {
             let axis = s.axes[row];
             let from = (row * s.filters + first) * s.elements + element;
@@ -65,10 +71,13 @@ impl<'a, A: Real> Profiles<'a, A> {
                     Profile::Triangle => triangle(at, &centre, &sigma, &sign),
                     Profile::Gauss => gauss(at, &centre, &inverse, &sign),
                 };
-                for (sum, part) in sums.iter_mut().zip(&found) {
-                    *sum = zip(sum, part, |a, b| a + b);
+                sums[0] = zip(&sums[0], &found[0], |a, b| a + b);
+                self.value[start + t] = found[0];
+                if SLOPES {
+                    sums[1] = zip(&sums[1], &found[1], |a, b| a + b);
+                    sums[2] = zip(&sums[2], &found[2], |a, b| a + b);
+                    [self.position[start + t], self.spread[start + t]] = [found[1], found[2]];
                 }
-                [self.value[start + t], self.position[start + t], self.spread[start + t]] = found;
             }
             self.sums[axis] = sums;
         }

@@ -82,8 +82,11 @@ impl<A: Real, I: Simd<A>> Task<I> for Block<'_, A> {
         }
         let each = s.gradients();
         for element in 0..s.elements {
-            profiles.fill(s, moving, (first, live), element);
-            let (sum, by) = contract(isa, s, &profiles, grid);
+            profiles.fill::<true>(s, moving, (first, live), element);
+            let (sum, by) = match s.spread {
+                true => contract::<A, I, true>(isa, s, &profiles, grid),
+                false => contract::<A, I, false>(isa, s, &profiles, grid),
+            };
             let total = profiles.total(s);
             let weight = gather(weight, first * s.elements + element, s.elements, live);
             let (scaled, mean) = (zip(&weight, &total, |a, b| a / b), zip(&sum, &total, |a, b| a / b));
@@ -124,9 +127,9 @@ fn moved<A: Real>(
 }
 
 /// The sums over the grid of upstream x profile, and with the profile of each axis replaced by its derivative by
-/// position and by SIG.
+/// position and, where there is `SPREAD`, by SIG.
 #[inline(always)]
-fn contract<A: Real, I: Simd<A>>(
+fn contract<A: Real, I: Simd<A>, const SPREAD: bool>(
     isa: I,
     s: &Spacings,
     profiles: &Profiles<'_, A>,
@@ -144,7 +147,9 @@ fn contract<A: Real, I: Simd<A>>(
             for (t, point) in points.iter().enumerate() {
                 add_product(isa, &mut a, point, &value[columns + t]);
                 add_product(isa, &mut b, point, &position[columns + t]);
-                add_product(isa, &mut c, point, &spread[columns + t]);
+                if SPREAD {
+                    add_product(isa, &mut c, point, &spread[columns + t]);
+                }
             }
             let at = rows + row;
             add_product(isa, &mut in_plane, &value[at], &a);

@@ -1,4 +1,4 @@
-//! Building the kernel.
+//! Building the kernel. Four elements are added at a time, so that a grid point is loaded and stored once for them.
 
 use super::{Profiles, profile_lanes};
 use crate::operations::on_every_isa;
@@ -11,6 +11,9 @@ use striate_simd::{Every, Isa, Simd, Task};
 pub(crate) static ROWS: &[Operation] =
     on_every_isa!("dcls_kernel", "sixteen filters side by side, an outer product of profiles per element");
 
+/// Elements added at a time.
+const GROUP: usize = 4;
+
 const DTYPES: &[DType] = &[DType::F32, DType::F64];
 
 fn supports(request: &Request<'_>) -> Result<(), Why> {
@@ -22,7 +25,7 @@ fn work(request: &Request<'_>) -> f64 {
 }
 
 fn lanes(spacings: &Spacings) -> usize {
-    spacings.volume() + profile_lanes(spacings)
+    spacings.volume() + GROUP * profile_lanes(spacings)
 }
 
 fn workspace<I: Isa>(request: &Request<'_>, width: usize) -> usize {
@@ -69,30 +72,54 @@ impl<A: Real, I: Simd<A>> Task<I> for Block<'_, A> {
         let Block { spacings: s, weight, moving, first, out, scratch } = self;
         let live = (s.filters - first).min(LANES);
         let (grid, scratch) = scratch.split_at_mut(s.volume());
-        let mut profiles = Profiles::new(s, &mut scratch[..profile_lanes(s)]);
+        let mut profiles: Vec<Profiles<'_, A>> =
+            scratch.chunks_exact_mut(profile_lanes(s)).take(GROUP).map(|lanes| Profiles::new(s, lanes)).collect();
+        let profiles: &mut [Profiles<'_, A>; GROUP] = (&mut profiles[..]).try_into().expect("scratch for a group");
         grid.fill([A::ZERO; LANES]);
-        for element in 0..s.elements {
-            profiles.fill(s, moving, (first, live), element);
-            let weight = gather(weight, first * s.elements + element, s.elements, live);
-            let scaled = zip(&weight, &profiles.total(s), |w, total| w / total);
-            let (planes, rest) = profiles.value.split_at(s.size[0]);
-            let (rows, columns) = rest.split_at(s.size[1]);
-            let mut points = grid.chunks_exact_mut(s.size[2]);
-            for plane in planes {
-                let plane = zip(&scaled, plane, |a, b| a * b);
-                for row in rows {
-                    let row = zip(&plane, row, |a, b| a * b);
-                    let Some(points) = points.next() else { return };
-                    for (point, column) in points.iter_mut().zip(columns) {
-                        add_product(isa, point, &row, column);
-                    }
+        for start in (0..s.elements).step_by(GROUP) {
+            // Where elements run out, the last one is added again with weight zero.
+            let mut scaled = [[A::ZERO; LANES]; GROUP];
+            for (index, (scaled, profiles)) in scaled.iter_mut().zip(&mut *profiles).enumerate() {
+                let element = (start + index).min(s.elements - 1);
+                profiles.fill::<false>(s, moving, (first, live), element);
+                if start + index < s.elements {
+                    let weight = gather(weight, first * s.elements + element, s.elements, live);
+                    *scaled = zip(&weight, &profiles.total(s), |w, total| w / total);
                 }
             }
+            add(isa, s, (&scaled, profiles), grid);
         }
         for (lane, filter) in out.chunks_exact_mut(s.volume()).enumerate() {
             for (to, from) in filter.iter_mut().zip(&*grid) {
                 *to = from[lane];
             }
+        }
+    }
+}
+
+/// Adds a group of elements to every point of the grid.
+#[inline(always)]
+fn add<A: Real, I: Simd<A>>(
+    isa: I,
+    s: &Spacings,
+    (scaled, profiles): (&[Lane<A>; GROUP], &[Profiles<'_, A>; GROUP]),
+    grid: &mut [Lane<A>],
+) {
+    let (rows, columns) = (s.size[0], s.size[0] + s.size[1]);
+    let along: [&[Lane<A>]; GROUP] = [0, 1, 2, 3].map(|index| &profiles[index].value[columns..][..s.size[2]]);
+    for (line, points) in grid.chunks_exact_mut(s.size[2]).enumerate() {
+        let (plane, row) = (line / s.size[1], rows + line % s.size[1]);
+        let mut factors = *scaled;
+        for (factor, profiles) in factors.iter_mut().zip(profiles) {
+            *factor = zip(factor, &profiles.value[plane], |a, b| a * b);
+            *factor = zip(factor, &profiles.value[row], |a, b| a * b);
+        }
+        for (t, point) in points.iter_mut().enumerate() {
+            let mut sum = *point;
+            for (factor, along) in factors.iter().zip(&along) {
+                add_product(isa, &mut sum, factor, &along[t]);
+            }
+            *point = sum;
         }
     }
 }
