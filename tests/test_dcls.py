@@ -120,14 +120,19 @@ def test_construction_and_gradients_follow_the_definition(
         _core.set_kernels(None)
     upstream = upstream.to(dtype).double()
     limit = 1e-13 if dtype == torch.float64 else 2e-6
-    assert got.dtype == dtype and apart(got, exact) < limit
-    fixed = literal(exact_given[0], exact_given[1], [*exact_given, None][2], size, version, True)
-    parts = torch.autograd.grad(fixed, exact_given, upstream)
-    for mine, theirs, part in zip(
-        found, torch.autograd.grad(exact, exact_given, upstream), parts, strict=True
-    ):
-        # A moved element takes from one grid point what it gives to another: the error is one of the two parts.
-        scale = part.norm() + (theirs - part).norm()
+    sigma = [*exact_given, None][2]
+    # What sums of numbers without their signs would be: rounding is relative to that.
+    whole = literal(exact_given[0].abs(), exact_given[1], sigma, size, version).norm()
+    assert got.dtype == dtype and (got.double() - exact).norm() <= limit * whole
+    fixed = literal(exact_given[0], exact_given[1], sigma, size, version, True)
+    scales = [torch.zeros(()) for _ in exact_given]
+    for part in (upstream.clamp(min=0), upstream.clamp(max=0)):
+        # A moved element takes from one grid point what it gives to another: two parts that mostly cancel.
+        halves = torch.autograd.grad(fixed, exact_given, part, retain_graph=True)
+        both = torch.autograd.grad(exact, exact_given, part, retain_graph=True)
+        scales = [s + h.norm() + (b - h).norm() for s, h, b in zip(scales, halves, both, strict=True)]
+    exact_found = torch.autograd.grad(exact, exact_given, upstream)
+    for mine, theirs, scale in zip(found, exact_found, scales, strict=True):
         assert (mine.double() - theirs).norm() <= limit * scale
 
 

@@ -28,6 +28,7 @@ fn lanes(spacings: &Spacings) -> usize {
     spacings.volume() + GROUP * profile_lanes(spacings)
 }
 
+#[allow(clippy::extra_unused_type_parameters)] // the table asks every operation for one per instruction set
 fn workspace<I: Isa>(request: &Request<'_>, width: usize) -> usize {
     Spacings::of(request, 0).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s) * LANES))
 }
