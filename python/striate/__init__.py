@@ -16,9 +16,12 @@ from .ops import (
     conv_transpose1d,
     conv_transpose2d,
     conv_transpose3d,
+    dcls_kernel,
     depthwise_conv1d,
     depthwise_conv2d,
     depthwise_conv3d,
+    shiftwise_conv2d,
+    shiftwise_permutations,
 )
 from .ops._explain import explain
 
@@ -44,10 +47,13 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "dcls_kernel",
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
     "explain",
     "kernels",
     "nn",
+    "shiftwise_conv2d",
+    "shiftwise_permutations",
 ]

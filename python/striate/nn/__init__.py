@@ -1,7 +1,29 @@
 """Layers with torch.nn's own argument names and state_dict keys."""
 
 from ._accelerate import Report, accelerate
+from .builders import (
+    ContinuousKernelConv1d,
+    ContinuousKernelConv2d,
+    GaborConv2d,
+    GaussianComposedConv2d,
+    SMPConv1d,
+    SMPConv2d,
+    WeightedConv1d,
+    WeightedConv2d,
+    WeightedConv3d,
+)
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from .dcls import (
+    Dcls1d,
+    Dcls2_1d,
+    Dcls2d,
+    Dcls2dK1d,
+    Dcls3_1d,
+    Dcls3d,
+    clamp_after_step,
+    dcls_parameter_groups,
+    repulsion_loss,
+)
 from .dynamic import (
     CondConv2d,
     Involution2d,
@@ -12,22 +34,49 @@ from .dynamic import (
     SpaceToDepth,
     spatially_varying_conv2d,
 )
+from .reparam import CrossConv2d, DilatedReparamConv2d, InceptionDWConv2d, RepLKBlockConv2d, SLaKConv2d, merge
+from .shiftwise import ShiftwiseConv2d
 
 __all__ = [
     "CondConv2d",
+    "ContinuousKernelConv1d",
+    "ContinuousKernelConv2d",
     "Conv1d",
     "Conv2d",
     "Conv3d",
     "ConvTranspose1d",
     "ConvTranspose2d",
     "ConvTranspose3d",
+    "CrossConv2d",
+    "Dcls1d",
+    "Dcls2_1d",
+    "Dcls2d",
+    "Dcls2dK1d",
+    "Dcls3_1d",
+    "Dcls3d",
+    "DilatedReparamConv2d",
+    "GaborConv2d",
+    "GaussianComposedConv2d",
+    "InceptionDWConv2d",
     "Involution2d",
     "PartialChannelConv2d",
     "PartialConv2d",
     "PartialPaddingConv2d",
+    "RepLKBlockConv2d",
     "Report",
+    "SLaKConv2d",
+    "SMPConv1d",
+    "SMPConv2d",
+    "ShiftwiseConv2d",
     "SliceRecurrent2d",
     "SpaceToDepth",
+    "WeightedConv1d",
+    "WeightedConv2d",
+    "WeightedConv3d",
     "accelerate",
+    "clamp_after_step",
+    "dcls_parameter_groups",
+    "merge",
+    "repulsion_loss",
     "spatially_varying_conv2d",
 ]

@@ -11,6 +11,8 @@ from .conv import (
     depthwise_conv2d,
     depthwise_conv3d,
 )
+from .dcls import dcls_kernel
+from .shiftwise import shiftwise_conv2d, shiftwise_permutations
 
 __all__ = [
     "conv1d",
@@ -19,7 +21,10 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "dcls_kernel",
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "shiftwise_conv2d",
+    "shiftwise_permutations",
 ]

@@ -8,6 +8,7 @@ pub mod operation;
 pub mod pool;
 pub mod problem;
 pub mod scalar;
+pub mod spacings;
 pub mod view;
 
 pub use axis::{Axis, Pass, Sweep, Walk};
@@ -17,4 +18,5 @@ pub use operation::{Arguments, Operation, Request, Settings, Signature};
 pub use pool::{Pool, Serial};
 pub use problem::{DType, Device, Layout, Problem};
 pub use scalar::{Accumulator, Bf16, Element, F16, Scalar};
+pub use spacings::Spacings;
 pub use view::{Tensor, TensorMut, View, ViewMut};

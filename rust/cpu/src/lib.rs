@@ -3,6 +3,7 @@
 
 mod channel_sum;
 mod convolution;
+mod dcls;
 mod frame;
 mod interior;
 mod load;
@@ -21,5 +22,5 @@ pub fn rows() -> &'static [Kernel] {
 
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [channel_sum::ROWS].into_iter().flatten()
+    [channel_sum::ROWS, dcls::kernel::ROWS, dcls::gradient::ROWS].into_iter().flatten()
 }

@@ -1,12 +1,13 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`gather`], [`rows`], [`sums`]) are one text over tokens and accumulators;
+//! instructions may run. The loops ([`correlate`], [`gather`], [`lanes`], [`rows`], [`sums`]) are one text over tokens and accumulators;
 //! each asserts the range it will touch once and then loads without checks.
 
 pub mod correlate;
 pub mod gather;
 pub mod isa;
+pub mod lanes;
 pub mod portable;
 pub mod rows;
 pub mod sums;

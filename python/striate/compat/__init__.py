@@ -1,0 +1,1 @@
+"""Drop-ins under the names of the published packages, one module for each."""

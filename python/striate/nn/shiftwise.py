@@ -1,0 +1,126 @@
+"""Layers of the shift-wise convolution."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.shiftwise import Permutations, shiftwise_conv2d, shiftwise_permutations, shiftwise_strips
+from .conv import Conv2d
+from .reparam import CrossConv2d, fold_norm
+
+
+class ShiftwiseConv2d(torch.nn.Module):
+    """y = BN(H) + BN(V) + BN(I) + x with the three sums of :func:`striate.shiftwise_conv2d`.
+
+    The parameters have the published layer's names: ``LoRAs.0.weight``, ..., ``bn_lora1``, ``bn_lora2``,
+    ``bn_small``; after :meth:`reparameterize` the paths are one, ``LoRA.weight``. The permutations follow from the
+    shape and the seed, and are therefore buffers outside the state_dict.
+
+    Args:
+        channels: C of ``[N, C, H, W]``.
+        big_kernel, small_kernel: K and s, s odd.
+        n_path: sets of small kernels; they are summed.
+        n_rep: times that the maps are permuted; summed as well.
+        bn: whether H, V and I pass a BatchNorm each.
+        seed, device, dtype: keywords; the seed is of the permutations.
+    """
+
+    horizontal: Tensor
+    vertical: Tensor
+    identity: Tensor
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        channels: int,
+        big_kernel: int,
+        small_kernel: int = 3,
+        n_path: int = 2,
+        n_rep: int = 4,
+        bn: bool = True,
+        *,
+        seed: int = 123,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        if small_kernel < 1 or small_kernel % 2 == 0 or big_kernel < small_kernel:
+            raise ValueError(
+                f"small_kernel: expected an odd size of at most big_kernel {big_kernel}, got {small_kernel}"
+            )
+        if min(channels, n_path, n_rep) < 1:
+            raise ValueError(
+                f"channels, n_path, n_rep: expected at least 1, got {channels}, {n_path}, {n_rep}"
+            )
+        self.channels, self.big_kernel, self.small_kernel = channels, big_kernel, small_kernel
+        permutations = shiftwise_permutations(channels, big_kernel, small_kernel, n_rep, seed)
+        for name, tensor in permutations._asdict().items():
+            self.register_buffer(name, tensor.to(factory.get("device")), persistent=False)
+        maps = channels * permutations.horizontal.shape[-1]
+        self.LoRA: torch.nn.Module | None = None
+        self.LoRAs = torch.nn.ModuleList(
+            Conv2d(
+                channels, maps, small_kernel, padding=small_kernel - 1, groups=channels, bias=False, **factory
+            )
+            for _ in range(n_path)
+        )
+        norms = [torch.nn.BatchNorm2d(channels, **factory) if bn else None for _ in range(3)]
+        self.bn_lora1, self.bn_lora2, self.bn_small = norms
+        self.register_buffer("mask", None, persistent=False)
+
+    @property
+    def permutations(self) -> Permutations:
+        """Which map goes where."""
+        return Permutations(self.horizontal, self.vertical, self.identity)
+
+    def weights(self) -> Tensor:
+        """``[N_path, C * nk, 1, s, s]``, without the filters that a mask takes out."""
+        convs: list[Any] = list(self.LoRAs) if self.LoRA is None else [self.LoRA]
+        stacked = torch.stack([conv.weight for conv in convs])
+        return stacked if self.mask is None else stacked * self.mask
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Take out small filters: ``mask`` is ``[C * nk, 1, 1, 1]``, or ``[N_path, ...]``, of zeros and ones."""
+        paths, maps = self.weights().shape[:2]
+        if mask is not None and mask.shape not in ((maps, 1, 1, 1), (paths, maps, 1, 1, 1)):
+            raise RuntimeError(
+                f"mask: expected [{maps}, 1, 1, 1] or [{paths}, {maps}, 1, 1, 1], got {list(mask.shape)}"
+            )
+        self.mask = mask
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same size."""
+        sums = shiftwise_conv2d(
+            input, self.weights(), big_kernel=self.big_kernel, permutations=self.permutations
+        )
+        norms = (self.bn_lora1, self.bn_lora2, self.bn_small)
+        wide, tall, square = (y if norm is None else norm(y) for y, norm in zip(sums, norms, strict=True))
+        total: Tensor = wide + tall + square + input
+        return total
+
+    def reparameterize(self) -> None:
+        """Sum the paths into one, in place; nothing else changes."""
+        if self.LoRA is None:
+            merged = self.weights().detach().sum(0)
+            first: Any = self.LoRAs[0]
+            first.weight = torch.nn.Parameter(merged)
+            del self.LoRAs
+            self.LoRA, self.mask = first, None
+
+    def merged(self) -> torch.nn.Module:
+        """The two strips that the layer is in evaluation, as :class:`CrossConv2d`; it also gives the dense kernel."""
+        kernels = shiftwise_strips(self.weights(), self.permutations)
+        norms = (self.bn_lora1, self.bn_lora2, self.bn_small)
+        zero = kernels[0].new_zeros(self.channels)
+        folded = [
+            (kernel, zero) if norm is None else fold_norm(kernel, None, norm)
+            for kernel, norm in zip(kernels, norms, strict=True)
+        ]
+        (wide, b1), (tall, b2), (square, b3) = folded
+        far, near, small = self.big_kernel // 2, self.small_kernel // 2, self.small_kernel
+        wide = wide.clone()
+        wide[..., far - near : far - near + small] += square
+        wide[..., near, far] += 1
+        return CrossConv2d((tall, far, near), (wide, near, far), b1 + b2 + b3)
