@@ -10,6 +10,9 @@ if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) 
 from . import _bridge, _core, nn
 from ._core import kernels
 from .ops import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
     conv1d,
     conv2d,
     conv3d,
@@ -19,6 +22,15 @@ from .ops import (
     depthwise_conv1d,
     depthwise_conv2d,
     depthwise_conv3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    min_pool1d,
+    min_pool2d,
+    min_pool3d,
+    sum_pool1d,
+    sum_pool2d,
+    sum_pool3d,
 )
 from .ops._explain import explain
 
@@ -29,6 +41,9 @@ accelerate = nn.accelerate
 __all__ = [
     "__version__",
     "accelerate",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -40,5 +55,14 @@ __all__ = [
     "depthwise_conv3d",
     "explain",
     "kernels",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "min_pool1d",
+    "min_pool2d",
+    "min_pool3d",
     "nn",
+    "sum_pool1d",
+    "sum_pool2d",
+    "sum_pool3d",
 ]

@@ -11,8 +11,25 @@ from .conv import (
     depthwise_conv2d,
     depthwise_conv3d,
 )
+from .pool import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    min_pool1d,
+    min_pool2d,
+    min_pool3d,
+    sum_pool1d,
+    sum_pool2d,
+    sum_pool3d,
+)
 
 __all__ = [
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -22,4 +39,13 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "min_pool1d",
+    "min_pool2d",
+    "min_pool3d",
+    "sum_pool1d",
+    "sum_pool2d",
+    "sum_pool3d",
 ]

@@ -6,6 +6,7 @@ pub mod geometry;
 pub mod kernel;
 pub mod operation;
 pub mod pool;
+pub mod pooling;
 pub mod problem;
 pub mod scalar;
 pub mod view;

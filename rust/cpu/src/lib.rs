@@ -1,16 +1,20 @@
 //! Fast processor kernels, one text for every storage type, rank, stride, dilation and instruction set.
 #![forbid(unsafe_code)]
 
+mod bands;
 mod channel_sum;
 mod depthwise;
 mod frame;
 mod interior;
 mod load;
 mod operations;
+mod pool;
+mod pool_index;
 mod produce;
 mod tiling;
 mod weigh;
 mod weights;
+mod window;
 
 use striate_core::{Kernel, Operation};
 
@@ -21,5 +25,7 @@ pub fn rows() -> &'static [Kernel] {
 
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [channel_sum::ROWS].into_iter().flatten()
+    [channel_sum::ROWS, pool::ROWS, pool::ARGMAX_ROWS, pool_index::GATHER_ROWS, pool_index::SCATTER_ROWS]
+        .into_iter()
+        .flatten()
 }

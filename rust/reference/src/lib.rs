@@ -5,8 +5,10 @@
 pub mod channel_sum;
 pub mod conv;
 pub mod copy;
+pub mod pool;
 
 use striate_core::Operation;
 
 /// The definitions of the operations other than convolution.
-pub static OPERATIONS: &[Operation] = &[channel_sum::ROW, copy::ROW];
+pub static OPERATIONS: &[Operation] =
+    &[channel_sum::ROW, copy::ROW, pool::POOL, pool::ARGMAX, pool::GATHER, pool::SCATTER];
