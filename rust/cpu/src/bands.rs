@@ -1,6 +1,6 @@
 //! Cutting pooling into parts and walking each of them; see `window` for the idea.
 
-use crate::window::{Along, Band, SLACK};
+use crate::window::{Along, Band, Buffers, SLACK};
 use std::ops::Range;
 use striate_core::pooling::Pooling;
 use striate_core::{Accumulator, Axis, Pass, Scalar};
@@ -9,7 +9,7 @@ use striate_simd::windows::Kind;
 use striate_simd::{Convert, Simd};
 
 /// Accumulators that a part may use before it is cut into smaller bands, about what a private cache holds.
-const BUDGET: usize = 1 << 16;
+const BUDGET: usize = 1 << 13;
 /// Channels, where they are innermost, that are taken together.
 const CHANNELS: usize = 64;
 /// Fewer parts than this are cut further, so that there is work for threads.
@@ -35,43 +35,43 @@ pub struct Program<A> {
     pub bounds: Vec<usize>,
 }
 
-/// A row of the result in accumulators, and where it belongs.
-pub struct Row<'a, A> {
-    /// Its position along the first two axes.
-    pub at: [usize; 2],
-    /// Its positions along the last axis.
+/// A slice of the result in accumulators, and where it belongs.
+pub struct Slice<'a, A> {
+    /// Its position along the first axis.
+    pub deep: usize,
+    /// Its positions along the others.
+    pub rows: Range<usize>,
     pub columns: Range<usize>,
-    /// The channels that it holds.
+    /// The channels that it holds, distance of positions and distance of rows in `numbers`.
     pub channels: usize,
-    /// Distance of positions in `numbers`.
     pub unit: usize,
-    /// Where it begins in the part of the result.
+    pub pitch: usize,
+    /// Where it begins in the part of the result, and distance of positions there.
     pub to: usize,
-    /// Distance of positions there.
-    pub to_pitch: usize,
+    pub to_unit: usize,
     /// The numbers.
     pub numbers: &'a mut [A],
     /// Their labels, if the kind has any.
     pub labels: &'a [A],
 }
 
-impl<A> Row<'_, A> {
-    /// Where the numbers of a row go in a part.
-    pub fn block(&self) -> Block {
-        let (count, cols) = (self.columns.len(), self.channels);
-        if cols == self.unit && cols == self.to_pitch {
-            return Block { rows: 1, cols: count * cols, from_pitch: 0, from_step: 1, to_pitch: 0, to_step: 1 };
-        }
-        Block { rows: count, cols, from_pitch: self.unit, from_step: 1, to_pitch: self.to_pitch, to_step: 1 }
+impl<A> Slice<'_, A> {
+    /// Distance of rows in the result.
+    pub fn to_pitch(&self) -> usize {
+        self.columns.len() * self.to_unit
     }
 }
 
-/// What is done with rows before and after windows are joined.
+/// What is done with numbers before and after windows are joined.
 pub trait Ends<A> {
-    /// A source row has been widened: `columns` of it lie in `line`, `unit` numbers to a position.
+    /// Whether source rows are to be shown before they are joined.
+    fn watches(&self) -> bool {
+        false
+    }
+    /// Some columns of a source row lie in `line`, `unit` numbers to a position.
     fn loaded(&mut self, _at: [usize; 2], _columns: Range<usize>, _unit: usize, _line: &mut [A]) {}
-    /// A row of the result is ready.
-    fn emit(&mut self, row: Row<'_, A>);
+    /// A slice of the result is ready.
+    fn emit(&mut self, slice: Slice<'_, A>);
 }
 
 /// One band of one sample, and the first of the channels that are taken.
@@ -129,120 +129,134 @@ impl<A: Accumulator> Program<A> {
         (most, (self.source[2].max(self.outs[2]) * self.unit).next_multiple_of(SLACK))
     }
 
-    /// Produces part `index`, whose rows go to `ends`.
-    pub fn part<S: Scalar<Acc = A>, I: Convert<S>, K: Kind<A, I>>(
+    /// Produces part `index`, whose slices go to `ends`.
+    pub fn part<S: Scalar<Acc = A>, I: Convert<S>, K: Kind<A, I>, E: Ends<A>>(
         &self,
         way: (I, K),
         index: usize,
         source: &[S],
         scratch: &mut [A],
-        ends: &mut dyn Ends<A>,
+        ends: &mut E,
     ) {
         let [each, produced] = [self.source, self.outs].map(|size| size.iter().product::<usize>() * self.channels);
         let (first, band) = (index / self.bands.len() * self.group, index % self.bands.len());
+        let mut buffers = self.bands[band].buffers(scratch, K::LABELS);
+        self.bands[band].clear(&mut buffers, K::nothing());
         for (n, sample) in source[first * each..].chunks(each.max(1)).take(self.group).enumerate() {
             for channel in (0..self.channels).step_by(self.unit) {
                 let place = Place { band, channel, to: n * produced };
-                self.sample(way, &place, sample, scratch, ends);
+                self.sample(way, &place, sample, &mut buffers, ends);
             }
         }
     }
 
-    fn sample<S: Scalar<Acc = A>, I: Convert<S>, K: Kind<A, I>>(
+    fn sample<S: Scalar<Acc = A>, I: Convert<S>, K: Kind<A, I>, E: Ends<A>>(
         &self,
         way: (I, K),
         place: &Place,
         sample: &[S],
-        scratch: &mut [A],
-        ends: &mut dyn Ends<A>,
+        buffers: &mut Buffers<'_, A>,
+        ends: &mut E,
     ) {
         let band = &self.bands[place.band];
-        let [deep, high, _] = &band.axes;
+        let [deep, high, wide] = &band.axes;
         let (sizes, slice) = (band.sizes, high.outs * band.pitch);
-        let buffers = band.buffers(scratch, K::LABELS);
-        let (line, rows, slices, keep) = (buffers.line, buffers.rows, buffers.slices, buffers.keep);
-        line[sizes.line..].fill(A::default());
-        line[..sizes.line].fill(K::nothing());
         for s0 in 0..deep.extent {
-            let into = &mut slices[s0 * slice..];
             let Some(a0) = inside(deep.base, s0, self.source[0]) else {
-                into[..slice].fill(K::nothing());
+                buffers.slices[s0 * slice..][..slice].fill(K::nothing());
                 continue;
             };
-            for s1 in 0..high.extent {
-                let row = &mut rows[s1 * band.pitch..];
-                match inside(high.base, s1, self.source[1]) {
-                    Some(a1) => self.row(way, (place, [a0, a1]), sample, (line, keep, row), ends),
-                    None => row[..band.pitch].fill(K::nothing()),
-                }
+            if wide.is_used_up() {
+                band.clear(buffers, K::nothing());
             }
-            high.see_far(way, rows, sizes.rows, keep);
-            high.rows(way, band.pitch, [sizes.rows, sizes.slices], (rows, into));
+            self.load(way.0, (place, a0), sample, buffers.lines);
+            if ends.watches() {
+                self.watch((place, a0), buffers.lines, ends);
+            }
+            wide.see_far(way, (high.extent, band.line), (buffers.lines, sizes.lines), buffers.keep);
+            let collected = (&*buffers.lines, &mut *buffers.keep, &mut *buffers.rows);
+            let into = &mut buffers.slices[s0 * slice..];
+            if high.is_copy() {
+                let to = (&*buffers.lines, &mut *buffers.keep, into);
+                wide.lines(way, (high.extent, self.unit), [(band.line, sizes.lines), (band.pitch, sizes.slices)], to);
+                continue;
+            }
+            wide.lines(way, (high.extent, self.unit), [(band.line, sizes.lines), (band.pitch, sizes.rows)], collected);
+            high.see_far(way, (1, 0), (buffers.rows, sizes.rows), buffers.keep);
+            high.rows(way, band.pitch, [sizes.rows, sizes.slices], (buffers.rows, into));
         }
-        deep.see_far(way, slices, sizes.slices, keep);
+        deep.see_far(way, (1, 0), (buffers.slices, sizes.slices), buffers.keep);
         if deep.is_copy() {
-            return self.emit(place, (slices, sizes.slices), ends);
+            return self.emit(place, (buffers.slices, sizes.slices), ends);
         }
-        deep.rows(way, slice, [sizes.slices, sizes.done], (slices, buffers.done));
+        deep.rows(way, slice, [sizes.slices, sizes.done], (buffers.slices, buffers.done));
         self.emit(place, (buffers.done, sizes.done), ends);
     }
 
-    /// Widens a row of the source and joins windows along it.
-    fn row<S: Scalar<Acc = A>, I: Convert<S>, K: Kind<A, I>>(
+    /// Widens the rows of a slice of the source into lines.
+    fn load<S: Scalar<Acc = A>, I: Convert<S>>(
         &self,
-        way: (I, K),
-        (place, at): (&Place, [usize; 2]),
+        isa: I,
+        (place, a0): (&Place, usize),
         sample: &[S],
-        (line, keep, row): (&mut [A], &mut [A], &mut [A]),
-        ends: &mut dyn Ends<A>,
+        lines: &mut [A],
     ) {
         let (band, channels, unit) = (&self.bands[place.band], self.channels, self.unit);
-        let (wide, size) = (&band.axes[2], band.sizes.line);
-        if wide.is_used_up() {
-            line[..size].fill(K::nothing());
-            line[size..].fill(A::default());
+        let step = band.axes[2].step;
+        let (rows, pitch) = (band.inside.clone(), self.source[2] * channels);
+        if rows.is_empty() {
+            return;
         }
-        let first = (at[0] * self.source[1] + at[1]) * self.source[2];
+        let high = (band.axes[1].base + rows.start as i64) as usize;
+        let first = (a0 * self.source[1] + high) * pitch + place.channel;
         let cols = unit.min(channels - place.channel);
         for &(position, to, count) in &band.runs {
-            let from = &sample[(first + position) * channels + place.channel..];
-            let (flat, step) = (
-                Block { rows: 1, cols: count * cols, from_pitch: 0, from_step: 1, to_pitch: 0, to_step: 1 },
-                wide.step,
-            );
-            let block = match (channels, cols == channels && step == 1) {
-                (1, _) => Block { from_step: step, ..flat },
-                (_, true) => flat,
-                _ => Block { rows: count, cols, from_pitch: step * channels, to_pitch: unit, ..flat },
-            };
-            widen(way.0, &block, from, &mut line[to..]);
-            ends.loaded(at, position..position + count, unit, &mut line[to..]);
+            let (from, to) = (&sample[first + position * channels..], rows.start * band.line + to);
+            if channels == 1 || cols == channels && step == 1 {
+                let (from_pitch, to_pitch) = (pitch, band.line);
+                let (cols, from_step) = if channels == 1 { (count, step) } else { (count * cols, 1) };
+                let block = Block { rows: rows.len(), cols, from_pitch, from_step, to_pitch, to_step: 1 };
+                widen(isa, &block, from, &mut lines[to..]);
+                continue;
+            }
+            let from_pitch = step * channels;
+            let block = Block { rows: count, cols, from_pitch, from_step: 1, to_pitch: unit, to_step: 1 };
+            for row in 0..rows.len() {
+                widen(isa, &block, &from[row * pitch..], &mut lines[to + row * band.line..]);
+            }
         }
-        wide.see_far(way, line, size, keep);
-        wide.line(way, unit, [size, band.sizes.rows], (line, keep, row));
     }
 
-    fn emit(&self, place: &Place, (numbers, labels): (&mut [A], usize), ends: &mut dyn Ends<A>) {
+    fn watch<E: Ends<A>>(&self, (place, a0): (&Place, usize), lines: &mut [A], ends: &mut E) {
+        let band = &self.bands[place.band];
+        for row in band.inside.clone() {
+            let a1 = (band.axes[1].base + row as i64) as usize;
+            for &(position, to, count) in &band.runs {
+                ends.loaded([a0, a1], position..position + count, self.unit, &mut lines[row * band.line + to..]);
+            }
+        }
+    }
+
+    fn emit<E: Ends<A>>(&self, place: &Place, (numbers, labels): (&mut [A], usize), ends: &mut E) {
         let band = &self.bands[place.band];
         let outs = [0, 1, 2].map(|a| band.axes[a].outs);
         let mut start = [0; 3];
         start[self.axis] = place.band * self.band;
-        let channels = self.unit.min(self.channels - place.channel);
+        let slice = outs[1] * band.pitch;
         for o0 in 0..outs[0] {
-            for o1 in 0..outs[1] {
-                let row = o0 * outs[1] + o1;
-                let (numbers, rest) = numbers[row * band.pitch..].split_at_mut(outs[2] * self.unit);
-                ends.emit(Row {
-                    at: [start[0] + o0, start[1] + o1],
-                    columns: start[2]..start[2] + outs[2],
-                    channels,
-                    unit: self.unit,
-                    to: place.to + row * outs[2] * self.channels + place.channel,
-                    to_pitch: self.channels,
-                    labels: rest.get(labels - numbers.len()..).unwrap_or_default(),
-                    numbers,
-                });
-            }
+            let (numbers, rest) = numbers[o0 * slice..].split_at_mut(slice);
+            ends.emit(Slice {
+                deep: start[0] + o0,
+                rows: start[1]..start[1] + outs[1],
+                columns: start[2]..start[2] + outs[2],
+                channels: self.unit.min(self.channels - place.channel),
+                unit: self.unit,
+                pitch: band.pitch,
+                to: place.to + o0 * outs[1] * outs[2] * self.channels + place.channel,
+                to_unit: self.channels,
+                labels: rest.get(labels - slice..).unwrap_or_default(),
+                numbers,
+            });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Pooling, its transpose where it is a sum, and the positions of extremes; `window` tells how.
 
-use crate::bands::{Ends, Program, Row};
+use crate::bands::{Ends, Program, Slice};
 use crate::operations::on_every_isa;
 use std::ops::Range;
 use striate_core::pool::{Part, for_each_part};
@@ -9,7 +9,7 @@ use striate_core::view::{carve, carved_bytes};
 use striate_core::{
     Accumulator, Arguments, DType, Element, Operation, Pass, Pool, Request, Scalar, TensorMut, View, Why, with_scalar,
 };
-use striate_simd::rows::narrow;
+use striate_simd::rows::{Block, narrow};
 use striate_simd::windows::{Extreme, Kind, Place, Sum, divide};
 use striate_simd::{Convert, EveryMaths, Maths, Simd};
 
@@ -122,69 +122,108 @@ impl Job<'_> {
         let program = program::<S, I, K>(way.1, pooling, last);
         let slot = slot::<S, I, K>(way.1, &program);
         let (scratch, _) = carve::<S::Acc>(workspace, self.pool.width(), slot);
+        let parts = Parts { program: &program, input: input.data, pool: self.pool };
         match result.dtype() {
             DType::I32 => {
-                let places = Places::new(pooling, |index| index as i32);
-                self.parts(way, &program, (input, result.typed::<i32>().data, scratch), &|out, _, go| {
-                    go(&mut places.of(out));
-                });
+                parts.run(way, result.typed::<i32>().data, scratch, &Places::new(pooling, |index| index as i32));
             }
-            DType::I64 => {
-                let places = Places::new(pooling, |index| index);
-                self.parts(way, &program, (input, result.typed::<i64>().data, scratch), &|out, _, go| {
-                    go(&mut places.of(out));
-                });
-            }
+            DType::I64 => parts.run(way, result.typed::<i64>().data, scratch, &Places::new(pooling, |index| index)),
             _ => {
-                let divisors = (pooling.mode == Mode::Avg).then(|| pooling.divisors());
-                let forward = pooling.pass == Pass::Fwd;
-                self.parts(way, &program, (input, result.typed::<S>().data, scratch), &|out, by, go| {
-                    let divisors = divisors.as_ref().map(|factors| Divisors { factors, by, of: (0.0, 0..0) });
-                    go(&mut Numbers { isa: way.0, out, divisors, forward });
-                });
+                let factors = (pooling.mode == Mode::Avg).then(|| pooling.divisors());
+                let numbers = Numbers { isa: way.0, factors, forward: pooling.pass == Pass::Fwd };
+                parts.run(way, result.typed::<S>().data, scratch, &numbers);
             }
         }
     }
+}
 
-    fn parts<S: Scalar, T: Element, I: Convert<S>, K: Kind<S::Acc, I>>(
+/// How parts of a result end.
+trait Finish<T, A>: Sync {
+    type Ends<'a>: Ends<A>
+    where
+        Self: 'a,
+        T: 'a,
+        A: 'a;
+    /// The ends of a part, from its output and a row of scratch memory.
+    fn ends<'a>(&'a self, out: &'a mut [T], row: &'a mut [A]) -> Self::Ends<'a>;
+}
+
+struct Parts<'a, S: Scalar> {
+    program: &'a Program<S::Acc>,
+    input: &'a [S],
+    pool: &'a dyn Pool,
+}
+
+impl<S: Scalar> Parts<'_, S> {
+    fn run<T: Element, I: Convert<S>, K: Kind<S::Acc, I>>(
         &self,
         way: (I, K),
-        program: &Program<S::Acc>,
-        (input, out, scratch): (View<'_, S>, &mut [T], &mut [S::Acc]),
-        with_ends: &WithEnds<'_, T, S::Acc>,
+        out: &mut [T],
+        scratch: &mut [S::Acc],
+        finish: &impl Finish<T, S::Acc>,
     ) {
+        let Parts { program, input, pool } = *self;
         let (buffers, _) = program.scratch(K::LABELS);
-        for_each_part(self.pool, (out, &program.bounds), scratch, &|part: Part<'_, T, S::Acc>| {
+        for_each_part(pool, (out, &program.bounds), scratch, &|part: Part<'_, T, S::Acc>| {
             let (buffers, row) = part.scratch.split_at_mut(buffers);
-            with_ends(part.out, row, &mut |ends| program.part(way, part.index, input.data, buffers, ends));
+            program.part(way, part.index, input, buffers, &mut finish.ends(part.out, row));
         });
     }
 }
 
-/// Makes the ends of a part from its output and a row of scratch memory, and goes on with them.
-type WithEnds<'a, T, A> = dyn Fn(&mut [T], &mut [A], &mut dyn FnMut(&mut dyn Ends<A>)) + Sync + 'a;
+/// Numbers, divided where they are averages: after a forward pass, before its transpose.
+struct Numbers<I> {
+    isa: I,
+    factors: Option<[Vec<f64>; 3]>,
+    forward: bool,
+}
 
-/// Rows of numbers, divided where they are averages: after a forward pass, before its transpose.
-struct Numbers<'a, S: Scalar, I> {
+struct NumbersInto<'a, S: Scalar, I> {
     isa: I,
     out: &'a mut [S],
     divisors: Option<Divisors<'a, S::Acc>>,
     forward: bool,
 }
 
-impl<S: Scalar, I: Convert<S> + Maths<S::Acc>> Ends<S::Acc> for Numbers<'_, S, I> {
+impl<S: Scalar, I: Convert<S> + Maths<S::Acc>> Finish<S, S::Acc> for Numbers<I> {
+    type Ends<'a> = NumbersInto<'a, S, I>;
+    fn ends<'a>(&'a self, out: &'a mut [S], by: &'a mut [S::Acc]) -> NumbersInto<'a, S, I> {
+        let divisors = self.factors.as_ref().map(|factors| Divisors { factors, by, of: (0.0, 0..0) });
+        NumbersInto { isa: self.isa, out, divisors, forward: self.forward }
+    }
+}
+
+impl<S: Scalar, I: Convert<S> + Maths<S::Acc>> Ends<S::Acc> for NumbersInto<'_, S, I> {
+    fn watches(&self) -> bool {
+        self.divisors.is_some() && !self.forward
+    }
+
     fn loaded(&mut self, at: [usize; 2], columns: Range<usize>, unit: usize, line: &mut [S::Acc]) {
-        if let Some(divisors) = self.divisors.as_mut().filter(|_| !self.forward) {
+        if let Some(divisors) = &mut self.divisors {
             let numbers = columns.len() * unit;
             divide(self.isa, &mut line[..numbers], divisors.row(at, columns, unit));
         }
     }
 
-    fn emit(&mut self, row: Row<'_, S::Acc>) {
+    fn emit(&mut self, slice: Slice<'_, S::Acc>) {
+        let (count, unit) = (slice.columns.len(), slice.unit);
         if let Some(divisors) = self.divisors.as_mut().filter(|_| self.forward) {
-            divide(self.isa, row.numbers, divisors.row(row.at, row.columns.clone(), row.unit));
+            for (row, numbers) in slice.rows.clone().zip(slice.numbers.chunks_exact_mut(slice.pitch)) {
+                let by = divisors.row([slice.deep, row], slice.columns.clone(), unit);
+                divide(self.isa, &mut numbers[..count * unit], by);
+            }
         }
-        narrow(self.isa, &row.block(), row.numbers, &mut self.out[row.to..]);
+        let (pitch, to_pitch) = (slice.pitch, slice.to_pitch());
+        if slice.channels == slice.to_unit && slice.channels == unit {
+            let (rows, cols) = (slice.rows.len(), count * unit);
+            let block = Block { rows, cols, from_pitch: pitch, from_step: 1, to_pitch, to_step: 1 };
+            return narrow(self.isa, &block, slice.numbers, &mut self.out[slice.to..]);
+        }
+        let (cols, to_unit) = (slice.channels, slice.to_unit);
+        let block = Block { rows: count, cols, from_pitch: unit, from_step: 1, to_pitch: to_unit, to_step: 1 };
+        for (row, numbers) in slice.numbers.chunks_exact(pitch).enumerate() {
+            narrow(self.isa, &block, numbers, &mut self.out[slice.to + row * to_pitch..]);
+        }
     }
 }
 
@@ -232,10 +271,6 @@ impl<T: Element> Places<T> {
         let nothing = if pooling.mode == Mode::Min { f64::INFINITY } else { f64::NEG_INFINITY };
         Places { nothing, start, inside, store }
     }
-
-    fn of<'a>(&'a self, out: &'a mut [T]) -> PlacesInto<'a, T> {
-        PlacesInto { places: self, out }
-    }
 }
 
 struct PlacesInto<'a, T> {
@@ -243,17 +278,27 @@ struct PlacesInto<'a, T> {
     out: &'a mut [T],
 }
 
+impl<A: Accumulator, T: Element> Finish<T, A> for Places<T> {
+    type Ends<'a> = PlacesInto<'a, T>;
+    fn ends<'a>(&'a self, out: &'a mut [T], _: &'a mut [A]) -> PlacesInto<'a, T> {
+        PlacesInto { places: self, out }
+    }
+}
+
 impl<A: Accumulator, T: Element> Ends<A> for PlacesInto<'_, T> {
-    fn emit(&mut self, row: Row<'_, A>) {
+    fn emit(&mut self, slice: Slice<'_, A>) {
         let Places { nothing, start, inside, store } = self.places;
-        let [start_row, inside_row] = [start, inside].map(|of| of[0][row.at[0]] + of[1][row.at[1]]);
-        for (j, column) in row.columns.clone().enumerate() {
-            let (start, inside) = (start_row + start[2][column], inside_row + inside[2][column]);
-            let to = &mut self.out[row.to + j * row.to_pitch..][..row.channels];
-            let (numbers, labels) = (&row.numbers[j * row.unit..], &row.labels[j * row.unit..]);
-            for ((to, number), label) in to.iter_mut().zip(numbers).zip(labels) {
-                let found = number.to_f64() != *nothing;
-                *to = store(if found { start + label.to_f64() as i64 } else { inside });
+        for (r, row) in slice.rows.clone().enumerate() {
+            let [start_row, inside_row] = [start, inside].map(|of| of[0][slice.deep] + of[1][row]);
+            for (j, column) in slice.columns.clone().enumerate() {
+                let (start, inside) = (start_row + start[2][column], inside_row + inside[2][column]);
+                let from = r * slice.pitch + j * slice.unit;
+                let to = slice.to + r * slice.to_pitch() + j * slice.to_unit;
+                let cells = slice.numbers[from..].iter().zip(&slice.labels[from..]);
+                for (to, (number, label)) in self.out[to..][..slice.channels].iter_mut().zip(cells) {
+                    let found = number.to_f64() != *nothing;
+                    *to = store(if found { start + label.to_f64() as i64 } else { inside });
+                }
             }
         }
     }

@@ -133,19 +133,25 @@ impl<A: Accumulator> Along<A> {
         (0..step).filter_map(run).collect()
     }
 
-    /// Runs the steps of a long window. `keep` is used where the first state is needed again.
+    /// Runs the steps of a long window on a buffer of `lines` such axes at a pitch. `keep` is used where the first
+    /// state is needed again.
     pub fn see_far<I: Simd<A>, K: Kind<A, I>>(
         &self,
         (isa, kind): (I, K),
-        data: &mut [A],
-        labels: usize,
+        (lines, pitch): (usize, usize),
+        (data, labels): (&mut [A], usize),
         keep: &mut [A],
     ) {
+        if lines == 0 {
+            return;
+        }
         if self.levels.iter().any(|level| level.onto_first) {
             keep[..data.len()].copy_from_slice(data);
         }
         for level in &self.levels {
-            join_ahead(isa, kind, (level.len, level.ahead, labels), level.onto_first.then_some(&*keep), data);
+            // What the end of a line sees of the next one is not used.
+            let len = level.len + (lines - 1) * pitch;
+            join_ahead(isa, kind, (len, level.ahead, labels), level.onto_first.then_some(&*keep), data);
         }
     }
 
@@ -181,28 +187,31 @@ impl<A: Accumulator> Along<A> {
         }
     }
 
-    /// Joins windows along a line of positions of `unit` numbers into a row. What is produced out of order goes
-    /// through `keep`.
-    pub fn line<I: Simd<A>, K: Kind<A, I>>(
+    /// Joins windows along `lines` of positions of `unit` numbers into rows; both have a pitch and a distance of
+    /// labels. What is produced out of order goes through `keep`.
+    pub fn lines<I: Simd<A>, K: Kind<A, I>>(
         &self,
         (isa, kind): (I, K),
-        unit: usize,
-        labels: [usize; 2],
-        (line, keep, row): (&[A], &mut [A], &mut [A]),
+        (lines, unit): (usize, usize),
+        shapes: [(usize, usize); 2],
+        (src, keep, dst): (&[A], &mut [A], &mut [A]),
     ) {
-        let [from, to] = labels.map(|labels| Shape { pitch: 0, labels });
+        let [from, to] = shapes.map(|(pitch, labels)| Shape { pitch, labels });
         for strand in &self.strands {
-            let windows = Fold { rows: 1, cols: strand.outs * unit, taps: &strand.taps, from, to };
+            let windows = Fold { rows: lines, cols: strand.outs * unit, taps: &strand.taps, from, to };
             if strand.step == 1 && !strand.taps.is_empty() {
-                fold(isa, kind, &windows, line, row);
+                fold(isa, kind, &windows, src, dst);
                 continue;
             }
-            match strand.taps[..] {
-                [] => keep[..windows.cols].fill(K::nothing()),
-                _ => fold(isa, kind, &windows, line, keep),
-            }
-            for (j, numbers) in keep[..windows.cols].chunks_exact(unit).enumerate() {
-                row[(strand.first + j * strand.step) * unit..][..unit].copy_from_slice(numbers);
+            for line in 0..lines {
+                match strand.taps[..] {
+                    [] => keep[..windows.cols].fill(K::nothing()),
+                    _ => fold(isa, kind, &Fold { rows: 1, ..windows }, &src[line * from.pitch..], keep),
+                }
+                for (j, numbers) in keep[..windows.cols].chunks_exact(unit).enumerate() {
+                    let place = (strand.first + j * strand.step) * unit;
+                    dst[line * to.pitch + place..][..unit].copy_from_slice(numbers);
+                }
             }
         }
     }
@@ -214,16 +223,20 @@ pub struct Band<A> {
     pub axes: [Along<A>; 3],
     /// Runs of the last axis.
     pub runs: Vec<(usize, usize, usize)>,
-    /// Distance of rows in the buffers.
+    /// Lines of a slice that are inside.
+    pub inside: Range<usize>,
+    /// Distance of lines, and of rows.
+    pub line: usize,
     pub pitch: usize,
+    unit: usize,
     /// Numbers in each buffer, labels left out.
     pub sizes: Sizes,
 }
 
-/// Numbers in the buffers of a band: the line, the rows of a slice, the slices, the result, and what is kept.
+/// Numbers in the buffers of a band: the lines and the rows of a slice, the slices, the result, and what is kept.
 #[derive(Clone, Copy)]
 pub struct Sizes {
-    pub line: usize,
+    pub lines: usize,
     pub rows: usize,
     pub slices: usize,
     pub done: usize,
@@ -233,13 +246,13 @@ pub struct Sizes {
 impl Sizes {
     /// Numbers in all of them.
     pub fn total(&self, labels: bool) -> usize {
-        (self.line + self.rows + self.slices + self.done) * if labels { 2 } else { 1 } + self.keep
+        (self.lines + self.rows + self.slices + self.done) * if labels { 2 } else { 1 } + self.keep
     }
 }
 
 /// The buffers of a band, labels behind the numbers.
 pub struct Buffers<'a, A> {
-    pub line: &'a mut [A],
+    pub lines: &'a mut [A],
     pub rows: &'a mut [A],
     pub slices: &'a mut [A],
     pub done: &'a mut [A],
@@ -256,24 +269,41 @@ impl<A: Accumulator> Band<A> {
         let axes =
             [deep.scale(slice, plane[0], false), high.scale(pitch, plane[1], false), wide.scale(unit, plane[2], true)];
         let [deep, high, wide] = &axes;
-        let line = wide.step * wide.phase(unit) + SLACK;
-        let (rows, slices) = (high.extent * pitch + SLACK, deep.extent * slice + SLACK);
+        let line = (wide.step * wide.phase(unit)).next_multiple_of(SLACK);
+        // Whole vectors are read where windows end, so every buffer is a little longer.
+        let [lines, rows, slices] =
+            [high.extent * line, high.extent * pitch, deep.extent * slice].map(|size| size + SLACK);
         let done = if deep.is_copy() { 0 } else { deep.outs * slice + SLACK };
-        // Everything is a multiple of a cache line, so that buffers are aligned.
-        let [line, rows, slices, done] = [line, rows, slices, done].map(|size| size.next_multiple_of(SLACK));
-        let keep = line.max(rows).max(slices).max(pitch);
+        let keep = lines.max(rows).max(slices).max(pitch);
         let runs = wide.runs(pooling.axes[2].source(pooling.pass), unit);
-        Band { axes, runs, pitch, sizes: Sizes { line, rows, slices, done, keep } }
+        let source = pooling.axes[1].source(pooling.pass);
+        let lo = (-high.base).clamp(0, high.extent as i64);
+        let inside = lo as usize..(source - high.base).clamp(lo, high.extent as i64) as usize;
+        Band { axes, runs, inside, line, pitch, unit, sizes: Sizes { lines, rows, slices, done, keep } }
+    }
+
+    /// Puts `nothing` in the lines wherever the tensor has no position, and zeros in their labels.
+    pub fn clear(&self, buffers: &mut Buffers<'_, A>, nothing: A) {
+        let (numbers, labels) = buffers.lines.split_at_mut(self.sizes.lines);
+        labels.fill(A::default());
+        let &[(_, to, count)] = &self.runs[..] else { return numbers.fill(nothing) };
+        let (first, last) = (self.inside.start * self.line, self.inside.end * self.line);
+        numbers[..first].fill(nothing);
+        numbers[last..].fill(nothing);
+        for line in numbers[first..last].chunks_exact_mut(self.line) {
+            line[..to].fill(nothing);
+            line[to + count * self.unit..].fill(nothing);
+        }
     }
 
     /// Cuts scratch memory into the buffers.
     pub fn buffers<'a>(&self, scratch: &'a mut [A], labels: bool) -> Buffers<'a, A> {
         let times = if labels { 2 } else { 1 };
-        let Sizes { line, rows, slices, done, keep } = self.sizes;
-        let (line, rest) = scratch.split_at_mut(line * times);
+        let Sizes { lines, rows, slices, done, keep } = self.sizes;
+        let (lines, rest) = scratch.split_at_mut(lines * times);
         let (rows, rest) = rest.split_at_mut(rows * times);
         let (slices, rest) = rest.split_at_mut(slices * times);
         let (done, rest) = rest.split_at_mut(done * times);
-        Buffers { line, rows, slices, done, keep: &mut rest[..keep] }
+        Buffers { lines, rows, slices, done, keep: &mut rest[..keep] }
     }
 }

@@ -191,15 +191,20 @@ impl<A: Accumulator, K> Folding<'_, A, K> {
         // SAFETY: `fold` asserted that all rows, rounded up columns and taps are inside both slices.
         unsafe {
             let src = self.src.add(r * from.pitch + c);
-            let load = |n: usize, tap: &Tap<A>| K::load(isa, src.add(tap.0 + n * I::LANES), from.labels, tap.1);
-            let mut cells: [K::Cell; N] = std::array::from_fn(|n| load(n, &taps[0]));
-            for tap in &taps[1..] {
-                for (n, cell) in cells.iter_mut().enumerate() {
-                    *cell = K::join(isa, *cell, load(n, tap));
+            let (first, shift) = taps[0];
+            let mut cells = [K::load(isa, src.add(first), from.labels, shift); N];
+            for n in 1..N {
+                cells[n] = K::load(isa, src.add(first + n * I::LANES), from.labels, shift);
+            }
+            for t in 1..taps.len() {
+                let (offset, shift) = taps[t];
+                for n in 0..N {
+                    let new = K::load(isa, src.add(offset + n * I::LANES), from.labels, shift);
+                    cells[n] = K::join(isa, cells[n], new);
                 }
             }
-            for (n, cell) in cells.into_iter().enumerate() {
-                K::store(isa, self.dst.add(r * to.pitch + c + n * I::LANES), to.labels, cell);
+            for n in 0..N {
+                K::store(isa, self.dst.add(r * to.pitch + c + n * I::LANES), to.labels, cells[n]);
             }
         }
     }
