@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod bands;
+mod causal;
+mod causal_update;
 mod channel_sum;
 mod depthwise;
 mod frame;
@@ -25,7 +27,15 @@ pub fn rows() -> &'static [Kernel] {
 
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [channel_sum::ROWS, pool::ROWS, pool::ARGMAX_ROWS, pool_index::GATHER_ROWS, pool_index::SCATTER_ROWS]
-        .into_iter()
-        .flatten()
+    [
+        channel_sum::ROWS,
+        causal::ROWS,
+        causal_update::ROWS,
+        pool::ROWS,
+        pool::ARGMAX_ROWS,
+        pool_index::GATHER_ROWS,
+        pool_index::SCATTER_ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -2,6 +2,7 @@
 //! stand last in every CPU table, so that selection never fails, and first in every test.
 #![forbid(unsafe_code)]
 
+pub mod causal;
 pub mod channel_sum;
 pub mod conv;
 pub mod copy;
@@ -10,5 +11,13 @@ pub mod pool;
 use striate_core::Operation;
 
 /// The definitions of the operations other than convolution.
-pub static OPERATIONS: &[Operation] =
-    &[channel_sum::ROW, copy::ROW, pool::POOL, pool::ARGMAX, pool::GATHER, pool::SCATTER];
+pub static OPERATIONS: &[Operation] = &[
+    channel_sum::ROW,
+    copy::ROW,
+    causal::CAUSAL,
+    causal::UPDATE,
+    pool::POOL,
+    pool::ARGMAX,
+    pool::GATHER,
+    pool::SCATTER,
+];

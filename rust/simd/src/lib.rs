@@ -5,6 +5,7 @@
 //! each asserts the range it will touch once and then loads without checks.
 
 pub mod correlate;
+pub mod fir;
 pub mod gather;
 pub mod isa;
 pub mod maths;

@@ -147,11 +147,17 @@ pub fn fold<A: Accumulator, I: Simd<A>, K: Kind<A, I>>(isa: I, _: K, fold: &Fold
     if fold.rows == 0 || fold.cols == 0 {
         return;
     }
-    let cols = fold.cols.next_multiple_of(I::LANES);
+    let mut cols = fold.cols.next_multiple_of(I::LANES);
     let far = fold.taps.iter().map(|tap| tap.0).max().expect("a window has a tap");
     let end = |shape: &Shape| (fold.rows - 1) * shape.pitch + cols + if K::LABELS { shape.labels } else { 0 };
     assert!(end(&fold.from) + far <= src.len(), "{fold:?} leaves its source of {}", src.len());
     assert!(end(&fold.to) <= dst.len(), "{fold:?} leaves its destination of {}", dst.len());
+    let mut fold = *fold;
+    if fold.from.pitch == cols && fold.to.pitch == cols {
+        // Rows that follow each other are one long row.
+        cols *= std::mem::replace(&mut fold.rows, 1);
+    }
+    let fold = &fold;
     isa.run(Folding::<A, K> { fold, cols, src: src.as_ptr(), dst: dst.as_mut_ptr(), kind: std::marker::PhantomData });
 }
 
