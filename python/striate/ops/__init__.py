@@ -1,5 +1,6 @@
 """Public operators, one file per family."""
 
+from .causal import causal_conv1d, causal_conv1d_update
 from .conv import (
     conv1d,
     conv2d,
@@ -30,6 +31,8 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "causal_conv1d",
+    "causal_conv1d_update",
     "conv1d",
     "conv2d",
     "conv3d",
