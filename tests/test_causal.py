@@ -280,7 +280,7 @@ def test_update_is_the_definition(
     at = None
     if kind == "circular" and size >= max(length, 1):
         at = torch.tensor([0, 3, 2 * size + 1], dtype=torch.int32)
-    wanted, expected = state.double(), torch.zeros(x.shape, dtype=F64)
+    wanted, expected = state.double().clone(), torch.zeros(x.shape, dtype=F64)
     for n in range(batch):
         row = n if index is None else int(index[n])
         if row < 0:

@@ -88,13 +88,23 @@ def _laid_out(x: Tensor, states: Maybe, layout: Layout) -> Tensor:
     return torch.cat([*parts, parts[0].new_zeros(1, x.shape[1], 1)], -1).index_select(-1, layout.source)
 
 
+def _through_silu(grad: Tensor, z: Tensor) -> Tensor:
+    """grad times the slope of silu at z: s (1 + z (1 - s)) with s the sigmoid of z."""
+    if not torch.is_grad_enabled():
+        return torch.ops.aten.silu_backward(grad, z)
+    # torch's own operator has no derivative
+    wide = z.float() if z.dtype.itemsize == 2 else z
+    s = torch.sigmoid(wide)
+    return (grad * (s * (1 + wide * (1 - s)))).to(grad.dtype)
+
+
 def _gradient(
     tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]
 ) -> tuple[Maybe, ...]:
     x, w, b, states, marks = tensors
     assert x is not None and w is not None
     if statics[0]:
-        grad = torch.ops.aten.silu_backward(grad, causal(x, w, b, states, marks, False))
+        grad = _through_silu(grad, causal(x, w, b, states, marks, False))
     history, channels = w.shape[1] - 1, w.shape[0]
     weight, wide = w.unsqueeze(1), w.dtype != x.dtype
     trailing = ((0,), (1,), channels)
@@ -142,7 +152,7 @@ def _tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Mayb
         parts.append(causal(x, zero(w) if tw is None else tw, tb, states, marks, False))
     total = _sum(parts)
     assert total is not None
-    return torch.ops.aten.silu_backward(total, causal(*tensors, False)) if statics[0] else total
+    return _through_silu(total, causal(*tensors, False)) if statics[0] else total
 
 
 def _fold(
