@@ -37,11 +37,19 @@ class CausalConv1d(torch.nn.Conv1d):
             raise NotImplementedError(
                 f"CausalConv1d: activation must be None, 'silu' or 'swish', not {activation!r}"
             )
-        settings = {"padding": kernel_size - 1, "groups": channels, "bias": bias}
-        super().__init__(channels, channels, kernel_size, **settings, device=device, dtype=dtype)
+        super().__init__(
+            channels,
+            channels,
+            kernel_size,
+            padding=kernel_size - 1,
+            groups=channels,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
         self.activation = activation
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: Tensor,
         *,

@@ -73,6 +73,7 @@ impl Shape {
     }
 }
 
+#[allow(clippy::extra_unused_type_parameters)] // The table asks for it.
 fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
     let (Ok(sizes), Ok(result)) = (Causal::with_runs(request), request.result(0)) else { return 0 };
     let each: usize = Shape::of(&sizes, result).buffers(sizes.width).iter().sum();
@@ -110,6 +111,14 @@ pub(crate) struct Piece {
     pub(crate) outs: usize,
 }
 
+/// What a piece is computed in: what it sees, what it becomes, and its channels' taps and bias.
+struct Buffers<'a, A> {
+    line: &'a mut [A],
+    made: &'a mut [A],
+    weights: &'a [A],
+    bias: &'a [A],
+}
+
 impl<S: Scalar> Job<'_, S> {
     fn run<I: Convert<S> + Maths<S::Acc>>(&self, isa: I, out: &mut [S], workspace: &mut [u8], pool: &dyn Pool) {
         let (Causal { batch, channels, length, width, .. }, shape) = (self.sizes, &self.shape);
@@ -132,7 +141,7 @@ impl<S: Scalar> Job<'_, S> {
                 if let Some(tensor) = &self.bias {
                     pack(tensor, &piece, bias, shape.unit, true);
                 }
-                let buffers = (&mut *line, &mut *made, &*weights, &*bias);
+                let buffers = Buffers { line, made, weights, bias };
                 self.piece(isa, (sample, &piece), buffers, &mut part.out[channel - first..]);
             }
         });
@@ -143,10 +152,11 @@ impl<S: Scalar> Job<'_, S> {
         &self,
         isa: I,
         (sample, piece): (usize, &Piece),
-        (line, made, weights, bias): (&mut [S::Acc], &mut [S::Acc], &[S::Acc], &[S::Acc]),
+        buffers: Buffers<'_, S::Acc>,
         out: &mut [S],
     ) {
         let (Causal { channels, width, silu, .. }, unit, last) = (self.sizes, self.shape.unit, self.shape.last);
+        let Buffers { line, made, weights, bias } = buffers;
         let (end, step) = (piece.start + piece.outs, if last { channels } else { 1 });
         let first = self.runs.all.partition_point(|run| (run.sample, run.end) <= (sample, piece.start));
         for run in self.runs.all[first..].iter().take_while(|run| run.sample == sample && run.start < end) {

@@ -45,6 +45,7 @@ fn buffers(sizes: &Causal) -> [usize; 4] {
     [width - 1 + length, length, width, 1].map(|rows| rows * CHANNELS)
 }
 
+#[allow(clippy::extra_unused_type_parameters)] // The table asks for it.
 fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
     let (Ok(sizes), Ok(result)) = (Causal::of(request), request.result(0)) else { return 0 };
     let each: usize = buffers(&sizes).iter().sum();

@@ -86,6 +86,7 @@ fn partial_sums(request: &Request<'_>) -> (usize, usize) {
     }
 }
 
+#[allow(clippy::extra_unused_type_parameters)] // The table asks for it.
 fn workspace<I>(request: &Request<'_>, _width: usize) -> usize {
     let (blocks, channels) = partial_sums(request);
     carved_bytes::<f64>(1, blocks * channels)

@@ -1,8 +1,8 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`gather`], [`rows`], [`sums`], [`windows`]) are one text over tokens and accumulators;
-//! each asserts the range it will touch once and then loads without checks.
+//! instructions may run. The loops ([`correlate`], [`fir`], [`gather`], [`rows`], [`sums`], [`windows`]) are one text over
+//! tokens and accumulators; each asserts the range it will touch once and then loads without checks.
 
 pub mod correlate;
 pub mod fir;

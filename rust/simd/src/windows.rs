@@ -2,6 +2,7 @@
 //!
 //! What is made of a window is a [`Kind`]: an associative join of cells, and a cell is a number or, where its position
 //! is wanted, a number with a label. Labels lie in a plane of their own, a fixed distance behind the numbers.
+#![allow(clippy::needless_range_loop)] // Closures would not be compiled for the instruction set.
 
 use crate::isa::{Simd, Task};
 use crate::maths::Maths;
