@@ -203,6 +203,30 @@ def test_a_sum_has_an_expanded_gradient() -> None:
             torch.testing.assert_close(a, b)
 
 
+def test_nothing_to_do() -> None:
+    """No positions, no samples, one tap, empty sequences."""
+    for shape in ((2, 3, 0), (0, 3, 5), (1, 3, 0)):
+        x, w = torch.randn(shape, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+        marks = [{}, {"seq_idx": torch.zeros(shape[0], shape[2], dtype=torch.int64)}]
+        if shape[0] == 1:
+            marks.append({"cu_seqlens": torch.tensor([0, 0, 0])})
+        for options in marks:
+            y = striate.causal_conv1d(x, w, activation="silu", **options)
+            assert y.shape == shape
+            assert all(not g.any() for g in torch.autograd.grad(y.sum(), (x, w)))
+    x, states = real((1, 3, 4), F32).requires_grad_(), torch.zeros(2, 3, 0, requires_grad=True)
+    y, final = striate.causal_conv1d(
+        x,
+        torch.ones(3, 1),
+        initial_states=states,
+        cu_seqlens=torch.tensor([0, 0, 4]),
+        return_final_states=True,
+    )
+    assert torch.equal(y, x) and final.shape == (2, 3, 0)
+    gx, gs = torch.autograd.grad(y.sum(), (x, states))
+    assert (gx == 1).all() and gs.shape == states.shape
+
+
 def real(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=F64).to(dtype)
 

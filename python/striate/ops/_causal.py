@@ -62,15 +62,15 @@ class Layout:
         else:
             flat = marks.reshape(-1).to(torch.int64)
             changes = torch.ones(length, dtype=torch.bool)
-            changes[1:] = (flat[1:] != flat[:-1]) | (positions[1:] % x.shape[2] == 0)
+            changes[1:] = (flat[1:] != flat[:-1]) | (positions[1:] % max(x.shape[2], 1) == 0)
             first, run = changes.nonzero().flatten(), changes.cumsum(0) - 1
             before = first[:, None] + torch.arange(-history, 0)
-            inside = before >= (first // x.shape[2] * x.shape[2])[:, None]
+            inside = before >= (first // max(x.shape[2], 1) * x.shape[2])[:, None]
             same = torch.where(inside & (flat[before.clamp(0)] == flat[first][:, None]), before, -1)
             self.heard = (flat >= 0).view(x.shape[0], 1, x.shape[2]) if bool((flat < 0).any()) else None
         zero = length + (0 if states is None else states.shape[0] * history)
         if states is not None:
-            same = length + torch.arange(states.shape[0] * history).view(-1, history)
+            same = length + torch.arange(states.shape[0] * history).view(states.shape[0], history)
         self.place = positions + (run + 1) * history
         self.source = torch.full((length + first.numel() * history,), zero)
         self.source[self.place] = positions
@@ -103,6 +103,8 @@ def _gradient(
 ) -> tuple[Maybe, ...]:
     x, w, b, states, marks = tensors
     assert x is not None and w is not None
+    if x.shape[0] == 0 or x.shape[2] == 0:  # convolutions know no empty space
+        return *(None if t is None else torch.zeros_like(t) for t in (x, w, b, states)), None
     if statics[0]:
         grad = _through_silu(grad, causal(x, w, b, states, marks, False))
     history, channels = w.shape[1] - 1, w.shape[0]
@@ -123,7 +125,11 @@ def _gradient(
             back = back.new_zeros(1, channels, total).index_add(-1, layout.source, back)
             dx = back[0, :, : x.shape[0] * x.shape[2]].unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
             if states is not None:
-                ds = back[0, :, x.shape[0] * x.shape[2] : -1].unflatten(1, (-1, history)).transpose(0, 1)
+                ds = (
+                    back[0, :, x.shape[0] * x.shape[2] : -1]
+                    .unflatten(1, (states.shape[0], history))
+                    .transpose(0, 1)
+                )
         if wanted[1]:
             dw = conv_grad_weight(sent, seen, (w.shape[1],), (1,), (0, 0), (1,), channels, wide)
     else:
