@@ -10,6 +10,11 @@ if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) 
 from . import _bridge, _core, nn
 from ._core import kernels
 from .ops import (
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    causal_conv1d,
+    causal_conv1d_update,
     conv1d,
     conv2d,
     conv3d,
@@ -20,8 +25,17 @@ from .ops import (
     depthwise_conv1d,
     depthwise_conv2d,
     depthwise_conv3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+    min_pool1d,
+    min_pool2d,
+    min_pool3d,
     shiftwise_conv2d,
     shiftwise_permutations,
+    sum_pool1d,
+    sum_pool2d,
+    sum_pool3d,
 )
 from .ops._explain import explain
 
@@ -41,6 +55,11 @@ def __getattr__(name: str) -> object:
 __all__ = [
     "__version__",
     "accelerate",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "causal_conv1d",
+    "causal_conv1d_update",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -53,7 +72,16 @@ __all__ = [
     "depthwise_conv3d",
     "explain",
     "kernels",
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "min_pool1d",
+    "min_pool2d",
+    "min_pool3d",
     "nn",
     "shiftwise_conv2d",
     "shiftwise_permutations",
+    "sum_pool1d",
+    "sum_pool2d",
+    "sum_pool3d",
 ]

@@ -12,6 +12,7 @@ from .builders import (
     WeightedConv2d,
     WeightedConv3d,
 )
+from .causal import CausalConv1d
 from .conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dcls import (
     Dcls1d,
@@ -34,10 +35,15 @@ from .dynamic import (
     SpaceToDepth,
     spatially_varying_conv2d,
 )
+from .pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .reparam import CrossConv2d, DilatedReparamConv2d, InceptionDWConv2d, RepLKBlockConv2d, SLaKConv2d, merge
 from .shiftwise import ShiftwiseConv2d
 
 __all__ = [
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "CausalConv1d",
     "CondConv2d",
     "ContinuousKernelConv1d",
     "ContinuousKernelConv2d",
@@ -59,6 +65,9 @@ __all__ = [
     "GaussianComposedConv2d",
     "InceptionDWConv2d",
     "Involution2d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
     "PartialChannelConv2d",
     "PartialConv2d",
     "PartialPaddingConv2d",

@@ -23,9 +23,11 @@ Ints = Sequence[int]
 Maybe = Tensor | None
 
 
-def _empty_like_layout(reference: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if not is_channels_last(reference):
-        return reference.new_empty(shape)
+def _empty_like_layout(
+    reference: Tensor, shape: tuple[int, ...], dtype: torch.dtype | None = None, last: bool | None = None
+) -> Tensor:
+    if not (is_channels_last(reference) if last is None else last):
+        return reference.new_empty(shape, dtype=dtype)
     channels, spatial = shape[1], shape[2:]
     strides = [1] * len(shape)
     step = channels
@@ -33,7 +35,7 @@ def _empty_like_layout(reference: Tensor, shape: tuple[int, ...]) -> Tensor:
         strides[axis] = step
         step = step * spatial[axis - 2]
     strides[0] = step
-    return reference.new_empty_strided(shape, strides)
+    return reference.new_empty_strided(shape, strides, dtype=dtype)
 
 
 def _fake_conv(

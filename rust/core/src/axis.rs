@@ -6,6 +6,8 @@
 //! is the forward pass, from the input the input gradient (transposed convolution), from the tap the weight
 //! gradient. [`Sweep`] groups the produced positions that share one set of taps, which is what fast kernels want.
 
+use std::ops::Range;
+
 /// Which tensor of the convolution is produced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Pass {
@@ -273,8 +275,24 @@ impl Sweep {
         gcd(self.src_step, self.reach_step)
     }
 
+    /// The part of it that lies in a range of produced positions.
+    pub fn within(&self, positions: Range<i64>) -> Sweep {
+        let from = ceil_div(positions.start - self.out0, self.out_step).clamp(0, self.outs);
+        let to = ceil_div(positions.end - self.out0, self.out_step).clamp(from, self.outs);
+        let (out0, src0) = (self.out0 + from * self.out_step, self.src0 + from * self.src_step);
+        Sweep { out0, outs: to - from, src0, ..*self }
+    }
+
+    /// The source positions from the first to the last that it meets, inside the tensor or not.
+    pub fn reach(&self) -> Range<i64> {
+        if self.outs == 0 || self.taps == 0 {
+            return 0..0;
+        }
+        self.src0..self.src0 + (self.outs - 1) * self.src_step + (self.taps - 1) * self.reach_step + 1
+    }
+
     /// The taps of produced position `j` that fall inside a source of `source` positions.
-    pub fn valid_taps(&self, j: i64, source: i64) -> std::ops::Range<i64> {
+    pub fn valid_taps(&self, j: i64, source: i64) -> Range<i64> {
         let first = self.src0 + j * self.src_step;
         let lo = ceil_div(-first, self.reach_step).clamp(0, self.taps);
         let hi = ((source - 1 - first).div_euclid(self.reach_step) + 1).min(self.taps);
@@ -357,6 +375,28 @@ mod tests {
                 }
                 assert_eq!(produced.len() as i64, axis.extent(pass));
                 assert_eq!(got, want, "{pass:?} {axis:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_a_sweep_make_up_the_whole() {
+        for axis in axes() {
+            for pass in [Pass::Fwd, Pass::Dx] {
+                for index in 0..axis.sweep_count(pass) {
+                    let whole = axis.sweep(pass, index);
+                    let each = |s: Sweep| (0..s.outs).map(move |j| (s.out0 + j * s.out_step, s.src0 + j * s.src_step));
+                    for cut in 0..=axis.extent(pass) {
+                        let (low, high) = (whole.within(0..cut), whole.within(cut..axis.extent(pass)));
+                        assert!(each(low).chain(each(high)).eq(each(whole)), "{axis:?} {pass:?} {index} {cut}");
+                        assert!(each(low).all(|(out, _)| out < cut));
+                        for s in [low, high] {
+                            let met = each(s).flat_map(|(_, src)| (0..s.taps).map(move |t| src + t * s.reach_step));
+                            let (first, last) = (met.clone().min(), met.max());
+                            assert_eq!(s.reach(), first.map_or(0..0, |first| first..last.unwrap() + 1));
+                        }
+                    }
+                }
             }
         }
     }

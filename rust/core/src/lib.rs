@@ -2,10 +2,12 @@
 //! tensors lie, and what a kernel row promises. Every other room speaks in these nouns.
 
 pub mod axis;
+pub mod causal;
 pub mod geometry;
 pub mod kernel;
 pub mod operation;
 pub mod pool;
+pub mod pooling;
 pub mod problem;
 pub mod scalar;
 pub mod spacings;

@@ -1,6 +1,9 @@
 //! Fast processor kernels, one text for every storage type, rank, stride, dilation and instruction set.
 #![forbid(unsafe_code)]
 
+mod bands;
+mod causal;
+mod causal_update;
 mod channel_sum;
 mod convolution;
 mod dcls;
@@ -8,10 +11,13 @@ mod frame;
 mod interior;
 mod load;
 mod operations;
+mod pool;
+mod pool_index;
 mod produce;
 mod tiling;
 mod weigh;
 mod weights;
+mod window;
 
 use striate_core::{Kernel, Operation};
 
@@ -22,5 +28,17 @@ pub fn rows() -> &'static [Kernel] {
 
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [channel_sum::ROWS, dcls::kernel::ROWS, dcls::gradient::ROWS].into_iter().flatten()
+    [
+        channel_sum::ROWS,
+        dcls::kernel::ROWS,
+        dcls::gradient::ROWS,
+        causal::ROWS,
+        causal_update::ROWS,
+        pool::ROWS,
+        pool::ARGMAX_ROWS,
+        pool_index::GATHER_ROWS,
+        pool_index::SCATTER_ROWS,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -2,12 +2,25 @@
 //! stand last in every CPU table, so that selection never fails, and first in every test.
 #![forbid(unsafe_code)]
 
+pub mod causal;
 pub mod channel_sum;
 pub mod conv;
 pub mod copy;
 pub mod dcls;
+pub mod pool;
 
 use striate_core::Operation;
 
 /// The definitions of the operations other than convolution.
-pub static OPERATIONS: &[Operation] = &[channel_sum::ROW, copy::ROW, dcls::KERNEL, dcls::GRADIENT];
+pub static OPERATIONS: &[Operation] = &[
+    channel_sum::ROW,
+    copy::ROW,
+    dcls::KERNEL,
+    dcls::GRADIENT,
+    causal::CAUSAL,
+    causal::UPDATE,
+    pool::POOL,
+    pool::ARGMAX,
+    pool::GATHER,
+    pool::SCATTER,
+];

@@ -1,0 +1,228 @@
+"""The pooling family: pool, its transpose where it is a sum, the positions of extremes, gather and scatter.
+
+A sum over windows and its transpose are each other's derivatives. An extreme is differentiated by the positions at
+which it was found: its gradient is scattered to them, and the gradient of that is gathered from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._call import call, dense, words
+from .._problem import is_channels_last, pad_pairs
+from ._convolution import _empty_like_layout, _front, family
+from ._family import Member, Statics
+
+Ints = Sequence[int]
+Maybe = Tensor | None
+_WINDOWS = "str mode, int[] kernel, int[] stride, SymInt[] pad, int[] dilation, int[] ring, int divisor"
+
+
+def _ordered(tensor: Tensor, last: bool | None = None) -> Tensor:
+    """The tensor in a memory order that the kernels take; ``last`` asks for one."""
+    if last:
+        return dense(tensor.movedim(1, -1)).movedim(-1, 1)
+    return tensor if last is None and is_channels_last(tensor) else dense(tensor)
+
+
+def _settings(pass_: str, size: Ints, statics: Statics) -> str:
+    mode, kernel, stride, pad, dilation, ring, divisor = statics
+    return words(
+        mode=mode,
+        **{"pass": pass_},  # a word of Python's own
+        size=size,
+        kernel=kernel,
+        stride=stride,
+        pad=pad,
+        dilation=dilation,
+        ring=ring,
+        divisor=divisor,
+    )
+
+
+def _result_size(input: Tensor, kernel: Ints, stride: Ints, pad: Ints, dilation: Ints) -> tuple[int, ...]:
+    sizes = zip(input.shape[2:], kernel, stride, pad_pairs(pad, len(kernel)), dilation, strict=True)
+    spatial = [(i + lo + hi - d * (k - 1) - 1) // s + 1 for i, k, s, (lo, hi), d in sizes]
+    for size in spatial:
+        torch._check(size > 0, lambda: "striate::pool: the window is larger than the padded input")
+    return (*input.shape[:2], *spatial)
+
+
+def _empty_pool(input: Tensor, *statics: Any) -> Tensor:
+    return _empty_like_layout(input, _result_size(input, *statics[1:5]))
+
+
+def _cpu_pool(input: Tensor, *statics: Any) -> Tensor:
+    x = _ordered(input)
+    result = _empty_pool(x, *statics)
+    call("pool", _settings("fwd", x.shape[2:], statics), (x,), (result,))
+    return result
+
+
+def _empty_transpose(grad: Tensor, size: Ints, *_: Any) -> Tensor:
+    return _empty_like_layout(grad, (*grad.shape[:2], *size))
+
+
+def _cpu_transpose(grad: Tensor, size: Ints, *statics: Any) -> Tensor:
+    g = _ordered(grad)
+    result = _empty_transpose(g, size)
+    call("pool", _settings("dx", size, statics), (g,), (result,))
+    return result
+
+
+def _empty_argmax(input: Tensor, wide: bool, *statics: Any) -> Tensor:
+    dtype = torch.int64 if wide else torch.int32
+    return _empty_like_layout(input, _result_size(input, *statics[1:5]), dtype)
+
+
+def _cpu_argmax(input: Tensor, wide: bool, *statics: Any) -> Tensor:
+    x = _ordered(input)
+    result = _empty_argmax(x, wide, *statics)
+    call("pool_argmax", _settings("fwd", x.shape[2:], statics), (x,), (result,))
+    return result
+
+
+def _empty_gather(numbers: Tensor, indices: Tensor) -> Tensor:
+    last = is_channels_last(numbers) or is_channels_last(indices)
+    return _empty_like_layout(numbers, tuple(indices.shape), last=last)
+
+
+def _cpu_gather(numbers: Tensor, indices: Tensor) -> Tensor:
+    result = _empty_gather(numbers, indices)
+    last = is_channels_last(numbers) or is_channels_last(indices)
+    call("pool_gather", "", (_ordered(numbers, last), _ordered(indices, last)), (result,))
+    return result
+
+
+def _empty_scatter(numbers: Tensor, indices: Tensor, size: Ints) -> Tensor:
+    last = is_channels_last(numbers) or is_channels_last(indices)
+    return _empty_like_layout(numbers, (*indices.shape[:2], *size), last=last)
+
+
+def _cpu_scatter(numbers: Tensor, indices: Tensor, size: Ints) -> Tensor:
+    result = _empty_scatter(numbers, indices, size)
+    last = is_channels_last(numbers) or is_channels_last(indices)
+    call("pool_scatter", "", (_ordered(numbers, last), _ordered(indices, last)), (result,))
+    return result
+
+
+def _places(input: Tensor, statics: Statics) -> Tensor:
+    return argmax(input.detach(), math.prod(input.shape[2:]) >= 2**31, *statics)
+
+
+def _pool_gradient(
+    tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]
+) -> tuple[Maybe]:
+    (x,) = tensors
+    assert x is not None
+    if statics[0] in ("max", "min"):
+        return (scatter(grad, _places(x, statics), tuple(x.shape[2:])),)
+    return (transpose(grad, tuple(x.shape[2:]), *statics),)
+
+
+def _pool_tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
+    (x,), (tangent,) = tensors, tangents
+    assert x is not None and tangent is not None
+    if statics[0] in ("max", "min"):
+        return gather(tangent, _places(x, statics))
+    return pool(tangent, *statics)
+
+
+def _fold(member: Callable[[], Callable[..., Tensor]]) -> Any:
+    """vmap: its batch joins the samples."""
+
+    def fold(
+        size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
+    ) -> tuple[Tensor, int]:
+        pairs = zip(tensors, axes, strict=True)
+        folded = [_front(t, axis, size).flatten(0, 1) for t, axis in pairs if t is not None]
+        return member()(*folded, *statics).unflatten(0, (size, -1)), 0
+
+    return fold
+
+
+def _nothing(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> tuple[None]:
+    return (None,)
+
+
+def _no_tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Any:
+    return None
+
+
+pool: Callable[..., Tensor] = family.add(
+    Member(
+        name="pool",
+        schema=f"(Tensor input, {_WINDOWS}) -> Tensor",
+        tensors=1,
+        fake=_empty_pool,
+        flops=None,
+        gradient=_pool_gradient,
+        tangent=_pool_tangent,
+        fold=_fold(lambda: pool),
+        cpu=_cpu_pool,
+    )
+)
+
+transpose: Callable[..., Tensor] = family.add(
+    Member(
+        name="pool_transpose",
+        schema=f"(Tensor grad, SymInt[] size, {_WINDOWS}) -> Tensor",
+        tensors=1,
+        fake=_empty_transpose,
+        flops=None,
+        gradient=lambda tensors, statics, grad, wanted: (pool(grad, *statics[1:]),),
+        tangent=lambda tensors, statics, tangents: transpose(tangents[0], *statics),
+        fold=_fold(lambda: transpose),
+        cpu=_cpu_transpose,
+    )
+)
+
+argmax: Callable[..., Tensor] = family.add(
+    Member(
+        name="pool_argmax",
+        schema=f"(Tensor input, bool wide, {_WINDOWS}) -> Tensor",
+        tensors=1,
+        fake=_empty_argmax,
+        flops=None,
+        gradient=_nothing,
+        tangent=_no_tangent,
+        fold=_fold(lambda: argmax),
+        cpu=_cpu_argmax,
+    )
+)
+
+gather: Callable[..., Tensor] = family.add(
+    Member(
+        name="pool_gather",
+        schema="(Tensor numbers, Tensor indices) -> Tensor",
+        tensors=2,
+        fake=_empty_gather,
+        flops=None,
+        gradient=lambda tensors, statics, grad, wanted: (
+            scatter(grad, tensors[1], tuple(tensors[0].shape[2:])),  # type: ignore[union-attr]
+            None,
+        ),
+        tangent=lambda tensors, statics, tangents: gather(tangents[0], tensors[1]),
+        fold=_fold(lambda: gather),
+        cpu=_cpu_gather,
+    )
+)
+
+scatter: Callable[..., Tensor] = family.add(
+    Member(
+        name="pool_scatter",
+        schema="(Tensor numbers, Tensor indices, SymInt[] size) -> Tensor",
+        tensors=2,
+        fake=_empty_scatter,
+        flops=None,
+        gradient=lambda tensors, statics, grad, wanted: (gather(grad, tensors[1]), None),
+        tangent=lambda tensors, statics, tangents: scatter(tangents[0], tensors[1], *statics),
+        fold=_fold(lambda: scatter),
+        cpu=_cpu_scatter,
+    )
+)

@@ -1,0 +1,210 @@
+//! Comparison, division and powers of two on vectors, which only some loops need.
+
+use crate::isa::Simd;
+use striate_core::Accumulator;
+
+/// What a token offers beyond sums and products.
+pub trait Maths<A: Accumulator>: Simd<A> {
+    /// `a / b`.
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * 2^n` for whole numbers `n` between the exponents of twice the range of normal numbers.
+    fn scale(self, a: Self::V, n: Self::V) -> Self::V;
+    /// `new` where it is greater than `old` (`LEAST`: less) or NaN, else `old`: the first of equals stays, the last
+    /// NaN wins. Labels come along.
+    fn pick<const LEAST: bool>(self, old: (Self::V, Self::V), new: (Self::V, Self::V)) -> (Self::V, Self::V);
+    /// The same choice without labels.
+    fn extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V;
+}
+
+/// A token with the maths of both accumulators.
+pub trait EveryMaths: crate::Every + Maths<f32> + Maths<f64> {}
+
+impl<I> EveryMaths for I where I: crate::Every + Maths<f32> + Maths<f64> {}
+
+/// Whole number `n` as a power of two.
+trait Power {
+    fn power(n: Self) -> Self;
+}
+impl Power for f32 {
+    #[inline(always)]
+    fn power(n: f32) -> f32 {
+        f32::from_bits(((n as i32 + 127) << 23) as u32)
+    }
+}
+impl Power for f64 {
+    #[inline(always)]
+    fn power(n: f64) -> f64 {
+        f64::from_bits(((n as i64 + 1023) << 52) as u64)
+    }
+}
+
+/// Lane by lane, for tokens whose vectors are small.
+macro_rules! by_lane {
+    ($token:ty, $acc:ty) => {
+        impl Maths<$acc> for $token {
+            #[inline(always)]
+            fn div(self, a: Self::V, b: Self::V) -> Self::V {
+                lanes(self, [a, b], |[a, b]: [$acc; 2]| [a / b])[0]
+            }
+            #[inline(always)]
+            fn scale(self, a: Self::V, n: Self::V) -> Self::V {
+                // In two steps, because a power that is no normal number may still scale to one.
+                let scaled = |[a, n]: [$acc; 2]| {
+                    let half = (n * 0.5) as i32 as $acc;
+                    [a * Power::power(half) * Power::power(n - half)]
+                };
+                lanes(self, [a, n], scaled)[0]
+            }
+            #[inline(always)]
+            fn pick<const LEAST: bool>(self, old: (Self::V, Self::V), new: (Self::V, Self::V)) -> (Self::V, Self::V) {
+                let [value, label] = lanes(self, [old.0, old.1, new.0, new.1], |[o, l, n, m]: [$acc; 4]| {
+                    if (if LEAST { n < o } else { n > o }) || n.is_nan() { [n, m] } else { [o, l] }
+                });
+                (value, label)
+            }
+            #[inline(always)]
+            fn extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V {
+                let better =
+                    |[o, n]: [$acc; 2]| [if (if LEAST { n < o } else { n > o }) || n.is_nan() { n } else { o }];
+                lanes(self, [old, new], better)[0]
+            }
+        }
+    };
+}
+
+/// Applies a function to every lane of some vectors.
+#[inline(always)]
+fn lanes<A: Accumulator, I: Simd<A>, const N: usize, const M: usize>(
+    isa: I,
+    vectors: [I::V; N],
+    each: impl Fn([A; N]) -> [A; M],
+) -> [I::V; M] {
+    const MOST: usize = 4;
+    assert!(I::LANES <= MOST);
+    let mut taken = [[A::default(); MOST]; N];
+    for (slot, vector) in taken.iter_mut().zip(vectors) {
+        // SAFETY: an array holds at least a full vector, as just asserted.
+        unsafe { isa.store(slot.as_mut_ptr(), vector) };
+    }
+    let mut made = [[A::default(); MOST]; M];
+    for lane in 0..I::LANES {
+        let values = each(std::array::from_fn(|n| taken[n][lane]));
+        for (slot, value) in made.iter_mut().zip(values) {
+            slot[lane] = value;
+        }
+    }
+    // SAFETY: as above.
+    made.map(|slot| unsafe { isa.load(slot.as_ptr()) })
+}
+
+by_lane!(crate::portable::Portable, f32);
+by_lane!(crate::portable::Portable, f64);
+#[cfg(target_arch = "aarch64")]
+by_lane!(crate::neon::Neon, f32);
+#[cfg(target_arch = "aarch64")]
+by_lane!(crate::neon::Neon, f64);
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Maths;
+    use crate::x86::{Avx2, Avx512};
+    use core::arch::x86_64::*;
+
+    /// Implements [`Maths`] from the names of one vector width's intrinsics. `maximum` and `minimum` of the processor
+    /// return their second operand where the two are equal or either is NaN.
+    macro_rules! maths {
+        ($token:ty, $acc:ty, $v:ty, $div:ident $max:ident $min:ident $scale:ident, $greater:ident $less:ident $nan:ident
+         $either:ident $blend:ident) => {
+            impl Maths<$acc> for $token {
+                #[inline(always)]
+                fn div(self, a: $v, b: $v) -> $v {
+                    // SAFETY: the token proves the features.
+                    unsafe { $div(a, b) }
+                }
+                #[inline(always)]
+                fn scale(self, a: $v, n: $v) -> $v {
+                    // SAFETY: the token proves the features.
+                    unsafe { $scale(a, n) }
+                }
+                #[inline(always)]
+                fn pick<const LEAST: bool>(self, old: ($v, $v), new: ($v, $v)) -> ($v, $v) {
+                    // SAFETY: the token proves the features.
+                    unsafe {
+                        let better = if LEAST { $less(new.0, old.0) } else { $greater(new.0, old.0) };
+                        let taken = $either(better, $nan(new.0));
+                        ($blend(old.0, new.0, taken), $blend(old.1, new.1, taken))
+                    }
+                }
+                #[inline(always)]
+                fn extreme<const LEAST: bool>(self, old: $v, new: $v) -> $v {
+                    // SAFETY: the token proves the features.
+                    unsafe { $blend(if LEAST { $min(new, old) } else { $max(new, old) }, new, $nan(new)) }
+                }
+            }
+        };
+    }
+
+    #[inline(always)]
+    unsafe fn either16(a: u16, b: u16) -> u16 {
+        a | b
+    }
+    #[inline(always)]
+    unsafe fn either8w(a: u8, b: u8) -> u8 {
+        a | b
+    }
+
+    /// Defines helpers that only name an intrinsic's constants, or the order of its operands.
+    macro_rules! helpers {
+        ($($name:ident($($arg:ident: $t:ty),*) -> $out:ty $body:block)*) => {$(
+            #[inline(always)]
+            unsafe fn $name($($arg: $t),*) -> $out {
+                // SAFETY: the caller holds the token.
+                unsafe { $body }
+            }
+        )*};
+    }
+
+    helpers! {
+        greater16(a: __m512, b: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }
+        less16(a: __m512, b: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
+        nan16(a: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) }
+        blend16(a: __m512, b: __m512, taken: u16) -> __m512 { _mm512_mask_mov_ps(a, taken, b) }
+        greater8w(a: __m512d, b: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_GT_OQ>(a, b) }
+        less8w(a: __m512d, b: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b) }
+        nan8w(a: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a) }
+        blend8w(a: __m512d, b: __m512d, taken: u8) -> __m512d { _mm512_mask_mov_pd(a, taken, b) }
+        greater8(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_GT_OQ>(a, b) }
+        less8(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
+        nan8(a: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }
+        greater4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_GT_OQ>(a, b) }
+        less4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_LT_OQ>(a, b) }
+        nan4(a: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_UNORD_Q>(a, a) }
+        // In two steps, because a power that is no normal number may still scale to one.
+        scale8(a: __m256, n: __m256) -> __m256 {
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let bias = _mm256_set1_epi32(127);
+            let low = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(half, bias)));
+            let rest = _mm256_add_epi32(_mm256_sub_epi32(n, half), bias);
+            _mm256_mul_ps(_mm256_mul_ps(a, low), _mm256_castsi256_ps(_mm256_slli_epi32::<23>(rest)))
+        }
+        scale4(a: __m256d, n: __m256d) -> __m256d {
+            let n = _mm256_cvtpd_epi32(n);
+            let half = _mm_srai_epi32::<1>(n);
+            let bias = _mm_set1_epi32(1023);
+            let low = _mm256_cvtepi32_epi64(_mm_add_epi32(half, bias));
+            let rest = _mm256_cvtepi32_epi64(_mm_add_epi32(_mm_sub_epi32(n, half), bias));
+            let low = _mm256_castsi256_pd(_mm256_slli_epi64::<52>(low));
+            _mm256_mul_pd(_mm256_mul_pd(a, low), _mm256_castsi256_pd(_mm256_slli_epi64::<52>(rest)))
+        }
+    }
+
+    maths!(Avx512, f32, __m512, _mm512_div_ps _mm512_max_ps _mm512_min_ps _mm512_scalef_ps,
+        greater16 less16 nan16 either16 blend16);
+    maths!(Avx512, f64, __m512d, _mm512_div_pd _mm512_max_pd _mm512_min_pd _mm512_scalef_pd,
+        greater8w less8w nan8w either8w blend8w);
+    maths!(Avx2, f32, __m256, _mm256_div_ps _mm256_max_ps _mm256_min_ps scale8,
+        greater8 less8 nan8 _mm256_or_ps _mm256_blendv_ps);
+    maths!(Avx2, f64, __m256d, _mm256_div_pd _mm256_max_pd _mm256_min_pd scale4,
+        greater4 less4 nan4 _mm256_or_pd _mm256_blendv_pd);
+}

@@ -1,0 +1,284 @@
+//! Sums and extremes of windows that slide over rows of accumulators.
+//!
+//! What is made of a window is a [`Kind`]: an associative join of cells, and a cell is a number or, where its position
+//! is wanted, a number with a label. Labels lie in a plane of their own, a fixed distance behind the numbers.
+#![allow(clippy::needless_range_loop)] // Closures would not be compiled for the instruction set.
+
+use crate::isa::{Simd, Task};
+use crate::maths::Maths;
+use striate_core::Accumulator;
+
+/// What is made of the numbers in a window.
+pub trait Kind<A: Accumulator, I: Simd<A>>: Copy + Send + Sync + 'static {
+    /// Vectors of what is joined.
+    type Cell: Copy;
+    /// Whether a number may be joined twice without changing the result.
+    const IDEMPOTENT: bool;
+    /// Whether cells have labels.
+    const LABELS: bool;
+    /// What joining leaves unchanged.
+    fn nothing() -> A;
+    /// Joins what stands earlier in the window with what stands later.
+    fn join(isa: I, old: Self::Cell, new: Self::Cell) -> Self::Cell;
+    /// Reads cells whose labels lie `labels` further on, and adds `shift` to the labels.
+    ///
+    /// # Safety
+    /// A vector of numbers, and one of labels where there are labels, must be readable.
+    unsafe fn load(isa: I, from: *const A, labels: usize, shift: A) -> Self::Cell;
+    /// Writes cells.
+    ///
+    /// # Safety
+    /// As for `load`, to be written.
+    unsafe fn store(isa: I, to: *mut A, labels: usize, cell: Self::Cell);
+}
+
+/// The sum.
+#[derive(Clone, Copy)]
+pub struct Sum;
+
+/// The greatest, or the least.
+#[derive(Clone, Copy)]
+pub struct Extreme<const LEAST: bool>;
+
+/// The greatest, or the least, and where it stands.
+#[derive(Clone, Copy)]
+pub struct Place<const LEAST: bool>;
+
+macro_rules! numbers_alone {
+    () => {
+        type Cell = I::V;
+        const LABELS: bool = false;
+        #[inline(always)]
+        unsafe fn load(isa: I, from: *const A, _labels: usize, _shift: A) -> I::V {
+            // SAFETY: passed on unchanged.
+            unsafe { isa.load(from) }
+        }
+        #[inline(always)]
+        unsafe fn store(isa: I, to: *mut A, _labels: usize, cell: I::V) {
+            // SAFETY: passed on unchanged.
+            unsafe { isa.store(to, cell) }
+        }
+    };
+}
+
+fn outermost<A: Accumulator>(least: bool) -> A {
+    A::from_f64(if least { f64::INFINITY } else { f64::NEG_INFINITY })
+}
+
+impl<A: Accumulator, I: Simd<A>> Kind<A, I> for Sum {
+    numbers_alone!();
+    const IDEMPOTENT: bool = false;
+    fn nothing() -> A {
+        A::default()
+    }
+    #[inline(always)]
+    fn join(isa: I, old: I::V, new: I::V) -> I::V {
+        isa.add(old, new)
+    }
+}
+
+impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Extreme<LEAST> {
+    numbers_alone!();
+    const IDEMPOTENT: bool = true;
+    fn nothing() -> A {
+        outermost(LEAST)
+    }
+    #[inline(always)]
+    fn join(isa: I, old: I::V, new: I::V) -> I::V {
+        isa.extreme::<LEAST>(old, new)
+    }
+}
+
+impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Place<LEAST> {
+    type Cell = (I::V, I::V);
+    const IDEMPOTENT: bool = true;
+    const LABELS: bool = true;
+    fn nothing() -> A {
+        outermost(LEAST)
+    }
+    #[inline(always)]
+    fn join(isa: I, old: Self::Cell, new: Self::Cell) -> Self::Cell {
+        isa.pick::<LEAST>(old, new)
+    }
+    #[inline(always)]
+    unsafe fn load(isa: I, from: *const A, labels: usize, shift: A) -> Self::Cell {
+        // SAFETY: the caller vouches for both vectors.
+        unsafe { (isa.load(from), isa.add(isa.load(from.add(labels)), isa.splat(shift))) }
+    }
+    #[inline(always)]
+    unsafe fn store(isa: I, to: *mut A, labels: usize, cell: Self::Cell) {
+        // SAFETY: the caller vouches for both vectors.
+        unsafe {
+            isa.store(to, cell.0);
+            isa.store(to.add(labels), cell.1);
+        }
+    }
+}
+
+/// A buffer of cells: numbers, and `labels` further on their labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Distance of rows.
+    pub pitch: usize,
+    /// Distance of labels; 0 where there are none.
+    pub labels: usize,
+}
+
+/// One tap of a window: how far it is from the first number of the window, and what is added to its label.
+pub type Tap<A> = (usize, A);
+
+/// Windows of neighbouring columns over some rows: row `r`, column `c` of the result joins the source at
+/// `r * pitch + c` plus the offset of each tap, in their order. Columns are rounded up to whole vectors.
+#[derive(Clone, Copy, Debug)]
+pub struct Fold<'a, A> {
+    /// Rows of the result.
+    pub rows: usize,
+    /// Columns of the result.
+    pub cols: usize,
+    /// Taps of a window, at least one.
+    pub taps: &'a [Tap<A>],
+    /// The source; its pitch is the distance of windows.
+    pub from: Shape,
+    /// The destination.
+    pub to: Shape,
+}
+
+/// Joins every window of `fold`.
+pub fn fold<A: Accumulator, I: Simd<A>, K: Kind<A, I>>(isa: I, _: K, fold: &Fold<'_, A>, src: &[A], dst: &mut [A]) {
+    if fold.rows == 0 || fold.cols == 0 {
+        return;
+    }
+    let mut cols = fold.cols.next_multiple_of(I::LANES);
+    let far = fold.taps.iter().map(|tap| tap.0).max().expect("a window has a tap");
+    let end = |shape: &Shape| (fold.rows - 1) * shape.pitch + cols + if K::LABELS { shape.labels } else { 0 };
+    assert!(end(&fold.from) + far <= src.len(), "{fold:?} leaves its source of {}", src.len());
+    assert!(end(&fold.to) <= dst.len(), "{fold:?} leaves its destination of {}", dst.len());
+    let mut fold = *fold;
+    if fold.from.pitch == cols && fold.to.pitch == cols {
+        // Rows that follow each other are one long row.
+        cols *= std::mem::replace(&mut fold.rows, 1);
+    }
+    let fold = &fold;
+    isa.run(Folding::<A, K> { fold, cols, src: src.as_ptr(), dst: dst.as_mut_ptr(), kind: std::marker::PhantomData });
+}
+
+struct Folding<'a, A, K> {
+    fold: &'a Fold<'a, A>,
+    cols: usize,
+    src: *const A,
+    dst: *mut A,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<A: Accumulator, K: Kind<A, I>, I: Simd<A>> Task<I> for Folding<'_, A, K> {
+    type Out = ();
+    #[inline(always)]
+    fn call(self, isa: I) {
+        for r in 0..self.fold.rows {
+            let mut c = 0;
+            while c + 4 * I::LANES <= self.cols {
+                self.columns::<I, 4>(isa, r, c);
+                c += 4 * I::LANES;
+            }
+            while c < self.cols {
+                self.columns::<I, 1>(isa, r, c);
+                c += I::LANES;
+            }
+        }
+    }
+}
+
+impl<A: Accumulator, K> Folding<'_, A, K> {
+    #[inline(always)]
+    fn columns<I: Simd<A>, const N: usize>(&self, isa: I, r: usize, c: usize)
+    where
+        K: Kind<A, I>,
+    {
+        let Fold { taps, from, to, .. } = *self.fold;
+        // SAFETY: `fold` asserted that all rows, rounded up columns and taps are inside both slices.
+        unsafe {
+            let src = self.src.add(r * from.pitch + c);
+            let (first, shift) = taps[0];
+            let mut cells = [K::load(isa, src.add(first), from.labels, shift); N];
+            for n in 1..N {
+                cells[n] = K::load(isa, src.add(first + n * I::LANES), from.labels, shift);
+            }
+            for t in 1..taps.len() {
+                let (offset, shift) = taps[t];
+                for n in 0..N {
+                    let new = K::load(isa, src.add(offset + n * I::LANES), from.labels, shift);
+                    cells[n] = K::join(isa, cells[n], new);
+                }
+            }
+            for n in 0..N {
+                K::store(isa, self.dst.add(r * to.pitch + c + n * I::LANES), to.labels, cells[n]);
+            }
+        }
+    }
+}
+
+/// Joins each of `len` cells of `data` with the one `ahead`, in place; or, where `first` is given, puts there what
+/// `first` has in its place joined with the one ahead. `len` is rounded up to whole vectors.
+pub fn join_ahead<A: Accumulator, I: Simd<A>, K: Kind<A, I>>(
+    isa: I,
+    _: K,
+    (len, ahead, labels): (usize, Tap<A>, usize),
+    first: Option<&[A]>,
+    data: &mut [A],
+) {
+    let len = len.next_multiple_of(I::LANES);
+    let reach = if K::LABELS { labels } else { 0 } + len;
+    assert!(reach + ahead.0 <= data.len(), "{len} cells and {} leave {}", ahead.0, data.len());
+    assert!(first.is_none_or(|first| reach <= first.len()));
+    let data = data.as_mut_ptr();
+    let first = first.map_or(data.cast_const(), <[A]>::as_ptr);
+    isa.run(Joining::<A, K> { len, ahead, labels, first, data, kind: std::marker::PhantomData });
+}
+
+struct Joining<A, K> {
+    len: usize,
+    ahead: Tap<A>,
+    labels: usize,
+    first: *const A,
+    data: *mut A,
+    kind: std::marker::PhantomData<K>,
+}
+
+impl<A: Accumulator, K: Kind<A, I>, I: Simd<A>> Task<I> for Joining<A, K> {
+    type Out = ();
+    #[inline(always)]
+    fn call(self, isa: I) {
+        for c in (0..self.len).step_by(I::LANES) {
+            // SAFETY: `join_ahead` asserted that all cells, and those ahead of them, are inside. What is ahead has
+            // not been written yet, because the loop ascends and reads a vector before it writes one.
+            unsafe {
+                let old = K::load(isa, self.first.add(c), self.labels, A::default());
+                let new = K::load(isa, self.data.add(c + self.ahead.0), self.labels, self.ahead.1);
+                K::store(isa, self.data.add(c), self.labels, K::join(isa, old, new));
+            }
+        }
+    }
+}
+
+/// Divides numbers by others.
+pub fn divide<A: Accumulator, I: Maths<A>>(isa: I, numbers: &mut [A], by: &[A]) {
+    assert!(by.len() >= numbers.len());
+    isa.run(Dividing(numbers, by));
+}
+
+struct Dividing<'a, A>(&'a mut [A], &'a [A]);
+
+impl<A: Accumulator, I: Maths<A>> Task<I> for Dividing<'_, A> {
+    type Out = ();
+    #[inline(always)]
+    fn call(self, isa: I) {
+        for (numbers, by) in self.0.chunks_mut(I::LANES).zip(self.1.chunks(I::LANES)) {
+            let mask = isa.mask(0, numbers.len());
+            // SAFETY: the mask chooses the lanes that both chunks have.
+            unsafe {
+                let quotient = isa.div(isa.load_masked(numbers.as_ptr(), mask), isa.load_masked(by.as_ptr(), mask));
+                isa.store_masked(numbers.as_mut_ptr(), quotient, mask);
+            }
+        }
+    }
+}
