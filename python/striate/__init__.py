@@ -19,6 +19,9 @@ from .ops import (
     depthwise_conv1d,
     depthwise_conv2d,
     depthwise_conv3d,
+    fft_conv1d,
+    fft_conv2d,
+    fft_conv3d,
 )
 from .ops._explain import explain
 
@@ -39,6 +42,9 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_conv3d",
     "explain",
+    "fft_conv1d",
+    "fft_conv2d",
+    "fft_conv3d",
     "kernels",
     "nn",
 ]

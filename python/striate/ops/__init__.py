@@ -11,6 +11,7 @@ from .conv import (
     depthwise_conv2d,
     depthwise_conv3d,
 )
+from .fft_conv import fft_conv1d, fft_conv2d, fft_conv3d
 
 __all__ = [
     "conv1d",
@@ -22,4 +23,7 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "fft_conv1d",
+    "fft_conv2d",
+    "fft_conv3d",
 ]

@@ -3,6 +3,9 @@
 
 mod channel_sum;
 mod depthwise;
+mod fft_conv;
+mod fft_conv_grad_kernel;
+mod flat;
 mod frame;
 mod interior;
 mod load;
@@ -21,5 +24,5 @@ pub fn rows() -> &'static [Kernel] {
 
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [channel_sum::ROWS].into_iter().flatten()
+    [channel_sum::ROWS, fft_conv::ROWS, fft_conv_grad_kernel::ROWS].into_iter().flatten()
 }

@@ -5,8 +5,9 @@
 pub mod channel_sum;
 pub mod conv;
 pub mod copy;
+pub mod fft_conv;
 
 use striate_core::Operation;
 
 /// The definitions of the operations other than convolution.
-pub static OPERATIONS: &[Operation] = &[channel_sum::ROW, copy::ROW];
+pub static OPERATIONS: &[Operation] = &[channel_sum::ROW, copy::ROW, fft_conv::CONV, fft_conv::GRAD_KERNEL];

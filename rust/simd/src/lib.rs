@@ -1,16 +1,19 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`gather`], [`rows`], [`sums`]) are one text over tokens and accumulators;
+//! instructions may run. The loops ([`correlate`], [`fourier`], [`gather`], [`rows`], [`sums`]) are one text over tokens and accumulators;
 //! each asserts the range it will touch once and then loads without checks.
 
 pub mod correlate;
+pub mod fourier;
 pub mod gather;
 pub mod isa;
 pub mod portable;
 pub mod rows;
 pub mod sums;
+mod roots;
 mod tiles;
+pub mod wave;
 
 #[cfg(target_arch = "aarch64")]
 pub mod neon;
@@ -18,3 +21,5 @@ pub mod neon;
 pub mod x86;
 
 pub use isa::{Convert, Every, Isa, Simd, Task};
+pub use roots::forget;
+pub use wave::Wave;
