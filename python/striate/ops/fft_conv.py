@@ -91,9 +91,7 @@ def fft_conv1d(
     """
     return _run(
         1,
-        _Request(
-            input, kernel, bias, padding, order, pregate, postgate, skip, kernel_reversed, activation
-        ),
+        _Request(input, kernel, bias, padding, order, pregate, postgate, skip, kernel_reversed, activation),
     )
 
 
@@ -116,9 +114,7 @@ def fft_conv2d(
     """
     return _run(
         2,
-        _Request(
-            input, kernel, bias, padding, order, pregate, postgate, skip, kernel_reversed, activation
-        ),
+        _Request(input, kernel, bias, padding, order, pregate, postgate, skip, kernel_reversed, activation),
     )
 
 
@@ -138,9 +134,7 @@ def fft_conv3d(
     """3-D form of :func:`fft_conv2d`: input ``[N, C, D, H, W]``, kernel ``[C, kd, kh, kw]`` or ``[1, kd, kh, kw]``."""
     return _run(
         3,
-        _Request(
-            input, kernel, bias, padding, order, pregate, postgate, skip, kernel_reversed, activation
-        ),
+        _Request(input, kernel, bias, padding, order, pregate, postgate, skip, kernel_reversed, activation),
     )
 
 
@@ -256,9 +250,9 @@ def _check_kernel(what: str, rank: int, channels: int, kernel: Tensor, x: Tensor
         raise RuntimeError(
             f"{what}: expected [{channels}, ...] or [1, ...] with {rank} positive sizes, got {tuple(kernel.shape)}"
         )
-    if kernel.dtype != x.dtype and not (x.dtype.itemsize == 2 and kernel.dtype == torch.float32):
-        if not torch.is_autocast_enabled("cpu"):
-            raise RuntimeError(f"{what}: expected {x.dtype} (or float32 beside half input), got {kernel.dtype}")
+    mixed = x.dtype.itemsize == 2 and kernel.dtype == torch.float32
+    if kernel.dtype != x.dtype and not mixed and not torch.is_autocast_enabled("cpu"):
+        raise RuntimeError(f"{what}: expected {x.dtype} (or float32 beside half input), got {kernel.dtype}")
     if kernel.device != x.device:
         raise RuntimeError(f"{what}: expected it on {x.device}, got {kernel.device}")
 
@@ -274,10 +268,12 @@ def _check_words(name: str, rank: int, request: _Request) -> None:
         if value not in allowed:
             raise ValueError(f"{name}: {argument}: expected one of {allowed}, got {value!r}")
     if request.skip is not None and request.padding == "full":
-        raise ValueError(f'{name}: skip: expected None with padding "full", whose output is longer than the input')
-    if request.kernel_reversed is not None:
-        if request.order != "convolution" or request.padding not in ("causal", "circular"):
-            raise ValueError(
-                f'{name}: kernel_reversed: expected order "convolution" with padding "causal" or "circular", '
-                f"got {request.order!r} with {request.padding!r}"
-            )
+        raise ValueError(
+            f'{name}: skip: expected None with padding "full", whose output is longer than the input'
+        )
+    two_sided = request.order == "convolution" and request.padding in ("causal", "circular")
+    if request.kernel_reversed is not None and not two_sided:
+        raise ValueError(
+            f'{name}: kernel_reversed: expected order "convolution" with padding "causal" or "circular", '
+            f"got {request.order!r} with {request.padding!r}"
+        )

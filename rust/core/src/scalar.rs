@@ -15,7 +15,14 @@ pub struct Bf16(pub u16);
 
 /// A type sums are carried in.
 pub trait Accumulator:
-    Scalar<Acc = Self> + Default + PartialEq + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + AddAssign + std::fmt::Debug
+    Scalar<Acc = Self>
+    + Default
+    + PartialEq
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + AddAssign
+    + std::fmt::Debug
 {
     /// From double precision, rounded.
     fn from_f64(value: f64) -> Self;

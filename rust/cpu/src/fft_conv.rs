@@ -9,7 +9,9 @@ use crate::flat::{self, Flat, Tiling, Window, plane, planes};
 use crate::operations::on_every_isa;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes};
-use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, Signature, View, Why, with_scalar};
+use striate_core::{
+    Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, Signature, View, Why, with_scalar,
+};
 use striate_simd::fourier::{Halves, Ring, accumulate};
 use striate_simd::{Convert, Every, Wave};
 
@@ -41,7 +43,10 @@ impl Job {
             return Err(format!("output: expected the samples and channels of {input}, got {output}"));
         }
         if ![1, channels].contains(&kernel.sizes()[0]) || kernel.dtype != input.dtype.accumulator() {
-            return Err(format!("kernel: expected 1 or {channels} in {}, got {kernel}", input.dtype.accumulator().name()));
+            return Err(format!(
+                "kernel: expected 1 or {channels} in {}, got {kernel}",
+                input.dtype.accumulator().name()
+            ));
         }
         if output.dtype != input.dtype || !DTYPES.contains(&input.dtype) || !kernel.is_contiguous() {
             return Err(format!("expected equal floating types and a dense kernel, got {input} and {output}"));
@@ -91,12 +96,7 @@ fn workspace<I: Every + Wave<f32> + Wave<f64>>(request: &Request<'_>, width: usi
     carved_bytes::<u8>(1, (job.group(&tiling, width) + width) * tiling.length * job.size)
 }
 
-fn run<I: Every + Wave<f32> + Wave<f64>>(
-    isa: I,
-    request: &Request<'_>,
-    mut arguments: Arguments<'_>,
-    pool: &dyn Pool,
-) {
+fn run<I: Every + Wave<f32> + Wave<f64>>(isa: I, request: &Request<'_>, mut arguments: Arguments<'_>, pool: &dyn Pool) {
     let job = job(request).expect("the request is supported");
     let [input, kernel] = [0, 1].map(|index| arguments.operands[index].take().expect("supported requests have both"));
     let output = arguments.results.remove(0);
@@ -106,15 +106,13 @@ fn run<I: Every + Wave<f32> + Wave<f64>>(
     });
 }
 
-fn convolve<S: Scalar, I: Convert<S> + Wave<S::Acc>>(
+fn convolve<S: Scalar, I: Convert<S> + Convert<S::Acc> + Wave<S::Acc>>(
     isa: I,
     job: &Job,
     (input, kernel): (View<'_, S>, View<'_, S::Acc>),
     output: &mut [S],
     (workspace, pool): (&mut [u8], &dyn Pool),
-) where
-    I: Convert<S::Acc>,
-{
+) {
     let tiling = job.tiling(Flat::shortest::<S::Acc, I>(isa));
     let (length, group) = (tiling.length, job.group(&tiling, pool.width()));
     let ring = Ring::new(isa, length / 2);
@@ -167,9 +165,8 @@ type Which<'a> = Box<dyn Fn(usize) -> Option<(usize, usize, usize)> + Sync + 'a>
 fn parts<'a>(job: &'a Job, tiling: &'a Tiling, (first, some): (usize, usize)) -> (Vec<usize>, Which<'a>) {
     let positions = job.flat.outputs();
     let (first, some) = if job.kernels == 1 { (0, job.channels) } else { (first, some) };
-    let starts: Vec<usize> = (0..tiling.blocks)
-        .map(|block| job.flat.outputs_before(job.flat.window(tiling, block).valid.0))
-        .collect();
+    let starts: Vec<usize> =
+        (0..tiling.blocks).map(|block| job.flat.outputs_before(job.flat.window(tiling, block).valid.0)).collect();
     let mut bounds = vec![0];
     for sample in 0..job.samples {
         for channel in first..first + some {

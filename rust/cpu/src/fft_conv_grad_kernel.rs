@@ -46,12 +46,7 @@ fn workspace<I: Every + Wave<f32> + Wave<f64>>(request: &Request<'_>, width: usi
     carved_bytes::<u8>(1, (partial + 3 * width) * tiling.length * job.size)
 }
 
-fn run<I: Every + Wave<f32> + Wave<f64>>(
-    isa: I,
-    request: &Request<'_>,
-    mut arguments: Arguments<'_>,
-    pool: &dyn Pool,
-) {
+fn run<I: Every + Wave<f32> + Wave<f64>>(isa: I, request: &Request<'_>, mut arguments: Arguments<'_>, pool: &dyn Pool) {
     let job = job(request).expect("the request is supported");
     let [gradient, input] = [0, 1].map(|index| arguments.operands[index].take().expect("supported requests have both"));
     let result = arguments.results.remove(0);

@@ -88,7 +88,9 @@ impl Flat {
                 start[a] = (first[a] as i64 + 1 - kernel[a] as i64).rem_euclid(input[a] as i64) as usize;
                 first[a] = kernel[a] - 1;
             } else if first[a] + output[a] >= input[a] + kernel[a] {
-                return Err(format!("output: {output:?} from {first:?} on leaves the product of {input:?} and {kernel:?}"));
+                return Err(format!(
+                    "output: {output:?} from {first:?} on leaves the product of {input:?} and {kernel:?}"
+                ));
             }
         }
         // Far enough that what belongs to a neighbouring row does not reach a coefficient that is wanted.
@@ -170,9 +172,9 @@ impl Flat {
         (lowest, clip): (isize, (isize, isize)),
         into: &mut [S::Acc],
     ) {
-        into.fill(S::Acc::default());
         let end = clip.1.min(lowest + into.len() as isize);
         let begin = clip.0.max(lowest);
+        let mut done = 0;
         let source = |a: usize, at: usize| (at + signal.start[a]) % signal.period[a];
         for (v0, v1) in rows(signal.extent) {
             let row = (signal.origin + v0 * self.step[0] + v1 * self.step[1]) as isize;
@@ -183,10 +185,13 @@ impl Flat {
                 let first = source(2, at);
                 let count = (signal.period[2] - first).min(upto - at);
                 let to = (row + at as isize - lowest) as usize;
+                into[done..to].fill(S::Acc::default());
                 widen(isa, &line(count), &from[base + first..], &mut into[to..]);
                 at += count;
+                done = to + count;
             }
         }
+        into[done..].fill(S::Acc::default());
     }
 
     /// Copies the output's coefficients of a window from a buffer to the neighbouring positions `to`.
@@ -256,9 +261,9 @@ pub fn plane<'a, S: Copy>(view: &View<'a, S>, rank: usize, sample: usize, channe
     let axis = |from_first: usize| 6 - rank + from_first;
     let offset = sample * view.strides[axis(0)] + channel * view.strides[axis(1)];
     let mut strides = [0, 0, 1];
-    for a in 3usize.saturating_sub(rank - 2)..2 {
-        strides[a] = view.strides[3 + a];
-    }
+    // Axes that do not exist have one position, whatever stands in their place.
+    let first = 5 - rank;
+    strides[first..2].copy_from_slice(&view.strides[3 + first..5]);
     (&view.data[offset..], strides)
 }
 

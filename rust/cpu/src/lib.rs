@@ -26,3 +26,8 @@ pub fn rows() -> &'static [Kernel] {
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
     [channel_sum::ROWS, fft_conv::ROWS, fft_conv_grad_kernel::ROWS].into_iter().flatten()
 }
+
+/// Gives back what kernels keep between calls.
+pub fn forget() {
+    striate_simd::forget();
+}

@@ -10,6 +10,7 @@
 //! are done on a transposed square of `LANES` vectors, where a lane is a block. Blocks are finished one after the other,
 //! largest part first, so that all but the top levels work on what is in cache, whatever the length.
 
+use crate::butterfly::{Place, Square, conjugate_product, halve, merge, split};
 use crate::isa::{Simd, Task};
 use crate::roots::Roots;
 use crate::wave::Wave;
@@ -84,57 +85,16 @@ impl<A: Accumulator> Ring<A> {
         assert!(numbers.re.len() == self.length && numbers.im.len() == self.length, "numbers of another length");
         assert!(!(THERE && BACK) || by.len() == 2 * self.length, "values of another length");
         let (re, im) = (numbers.re.as_mut_ptr(), numbers.im.as_mut_ptr());
-        isa.run(Walk::<A, THERE, BACK> { ring: self, at: Place { re, im }, by: by.as_ptr() });
-    }
-}
-
-/// Where a complex number's parts lie.
-struct Place<A> {
-    re: *mut A,
-    im: *mut A,
-}
-
-impl<A> Clone for Place<A> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<A> Copy for Place<A> {}
-
-impl<A> Place<A> {
-    #[inline(always)]
-    fn skip(self, count: usize) -> Self {
-        Place { re: self.re.wrapping_add(count), im: self.im.wrapping_add(count) }
-    }
-    /// # Safety
-    /// A vector must be readable here.
-    #[inline(always)]
-    unsafe fn load<I: Simd<A>>(self, isa: I) -> [I::V; 2]
-    where
-        A: Accumulator,
-    {
-        // SAFETY: the caller's promise.
-        unsafe { [isa.load(self.re), isa.load(self.im)] }
-    }
-    /// # Safety
-    /// A vector must be writable here.
-    #[inline(always)]
-    unsafe fn store<I: Simd<A>>(self, isa: I, [re, im]: [I::V; 2])
-    where
-        A: Accumulator,
-    {
-        // SAFETY: the caller's promise.
-        unsafe {
-            isa.store(self.re, re);
-            isa.store(self.im, im);
-        }
+        // Only read, and only on a way there and back.
+        let by = Place { re: by.as_ptr().cast_mut(), im: by.as_ptr().cast_mut().wrapping_add(self.length) };
+        isa.run(Walk::<A, THERE, BACK> { ring: self, at: Place { re, im }, by });
     }
 }
 
 struct Walk<'a, A, const THERE: bool, const BACK: bool> {
     ring: &'a Ring<A>,
     at: Place<A>,
-    by: *const A,
+    by: Place<A>,
 }
 
 impl<A: Accumulator, I: Wave<A>, const THERE: bool, const BACK: bool> Task<I> for Walk<'_, A, THERE, BACK> {
@@ -160,21 +120,8 @@ impl<A: Accumulator, I: Wave<A>, const THERE: bool, const BACK: bool> Task<I> fo
                     }
                 }
                 for tile in index * (size / square)..(index + 1) * (size / square) {
-                    let at = self.at.skip(tile * square);
-                    let roots: (&Roots<A>, usize) = (roots, tile);
-                    if THERE {
-                        isa.transpose(at.re);
-                        isa.transpose(at.im);
-                        inside::<A, I, true>(isa, roots, at);
-                    }
-                    if THERE && BACK {
-                        times(isa, at, self.by.add(tile * square), self.by.add(length + tile * square));
-                    }
-                    if BACK {
-                        inside::<A, I, false>(isa, roots, at);
-                        isa.transpose(at.re);
-                        isa.transpose(at.im);
-                    }
+                    let (at, by) = (self.at.skip(tile * square), self.by.skip(tile * square));
+                    Square { roots, tile, at, by }.inside::<I, THERE, BACK>(isa);
                 }
                 if BACK {
                     let mut level = above + leaf;
@@ -274,190 +221,10 @@ unsafe fn pair<A: Accumulator, I: Wave<A>, const THERE: bool>(
     let (at, quarter) = (at.skip(block * size), size / 4);
     for j in (0..quarter).step_by(I::LANES) {
         // SAFETY: each is a vector inside its quarter of the block.
-        unsafe { quarters::<A, I, THERE>(isa, at.skip(j), quarter, w, v) };
-    }
-}
-
-/// Two levels of one vector of each quarter of a block; `w` is the block's root and `v` that of its first half.
-///
-/// # Safety
-/// Four vectors, `quarter` apart, must be readable and writable at `at`.
-#[inline(always)]
-unsafe fn quarters<A: Accumulator, I: Wave<A>, const THERE: bool>(
-    isa: I,
-    at: Place<A>,
-    quarter: usize,
-    w: [I::V; 2],
-    v: [I::V; 2],
-) {
-    // SAFETY: the caller vouches for the four vectors.
-    unsafe {
-        let at = [at, at.skip(quarter), at.skip(2 * quarter), at.skip(3 * quarter)];
-        let [a, b, c, d] = [at[0].load(isa), at[1].load(isa), at[2].load(isa), at[3].load(isa)];
-        let [a, b, c, d] = if THERE {
-            let (a, c) = halve::<A, I, true>(isa, [a, c], w);
-            let (b, d) = halve::<A, I, true>(isa, [b, d], w);
-            let (a, b) = halve::<A, I, true>(isa, [a, b], v);
-            // The second half's root is i times the first one's.
-            let [re, im] = product(isa, v, d);
-            let d = [isa.add(c[0], im), isa.sub(c[1], re)];
-            let c = [isa.sub(c[0], im), isa.add(c[1], re)];
-            [a, b, c, d]
-        } else {
-            let (a, b) = halve::<A, I, false>(isa, [a, b], v);
-            let sum = [isa.add(c[0], d[0]), isa.add(c[1], d[1])];
-            let [re, im] = conjugate_product(isa, v, [isa.sub(c[0], d[0]), isa.sub(c[1], d[1])]);
-            let (a, c) = halve::<A, I, false>(isa, [a, sum], w);
-            // -i times the product: the sign of its imaginary part is put into the sum and the difference.
-            let turned = [im, re];
-            let plus = [isa.add(b[0], turned[0]), isa.sub(b[1], turned[1])];
-            let minus = [isa.sub(b[0], turned[0]), isa.add(b[1], turned[1])];
-            [a, plus, c, conjugate_product(isa, w, minus)]
-        };
-        at[0].store(isa, a);
-        at[1].store(isa, b);
-        at[2].store(isa, c);
-        at[3].store(isa, d);
-    }
-}
-
-/// `a + w b` and `a - w b`, or the way back, which doubles: `a + b` and `(a - b) / w`.
-#[inline(always)]
-fn halve<A: Accumulator, I: Wave<A>, const THERE: bool>(
-    isa: I,
-    [a, b]: [[I::V; 2]; 2],
-    w: [I::V; 2],
-) -> ([I::V; 2], [I::V; 2]) {
-    if THERE {
-        let t = product(isa, w, b);
-        ([isa.add(a[0], t[0]), isa.add(a[1], t[1])], [isa.sub(a[0], t[0]), isa.sub(a[1], t[1])])
-    } else {
-        let difference = [isa.sub(a[0], b[0]), isa.sub(a[1], b[1])];
-        ([isa.add(a[0], b[0]), isa.add(a[1], b[1])], conjugate_product(isa, w, difference))
-    }
-}
-
-#[inline(always)]
-fn product<A: Accumulator, I: Wave<A>>(isa: I, x: [I::V; 2], y: [I::V; 2]) -> [I::V; 2] {
-    [isa.neg_mul_add(x[1], y[1], isa.mul(x[0], y[0])), isa.mul_add(x[1], y[0], isa.mul(x[0], y[1]))]
-}
-
-/// The product of `y` with the conjugate of `x`.
-#[inline(always)]
-fn conjugate_product<A: Accumulator, I: Wave<A>>(isa: I, x: [I::V; 2], y: [I::V; 2]) -> [I::V; 2] {
-    [isa.mul_add(x[1], y[1], isa.mul(x[0], y[0])), isa.neg_mul_add(x[1], y[0], isa.mul(x[0], y[1]))]
-}
-
-/// The levels inside a vector, on a transposed square: row `k` holds number `k` of `LANES` blocks.
-///
-/// # Safety
-/// A square must be readable and writable at `at`, and the table must know square number `tile`.
-#[inline(always)]
-unsafe fn inside<A: Accumulator, I: Wave<A>, const THERE: bool>(isa: I, roots: (&Roots<A>, usize), at: Place<A>) {
-    let levels = I::LANES.trailing_zeros();
-    let pairs = levels / 2;
-    // SAFETY: the caller vouches for the square and the table.
-    unsafe {
-        if THERE {
-            for k in 0..pairs {
-                inside_pair::<A, I, true>(isa, roots, at, 2 * k);
-            }
-        }
-        if levels % 2 == 1 {
-            inside_last::<A, I, THERE>(isa, roots, at, levels - 1);
-        }
-        if !THERE {
-            for k in (0..pairs).rev() {
-                inside_pair::<A, I, false>(isa, roots, at, 2 * k);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As for [`inside`].
-#[inline(always)]
-unsafe fn inside_pair<A: Accumulator, I: Wave<A>, const THERE: bool>(
-    isa: I,
-    roots: (&Roots<A>, usize),
-    at: Place<A>,
-    level: u32,
-) {
-    let quarter = I::LANES >> (level + 2);
-    // SAFETY: rows of the square and vectors of the table, for which the caller vouches.
-    unsafe {
-        let (first, second) = (firsts(isa, roots, level), firsts(isa, roots, level + 1));
-        for block in 0..1usize << level {
-            let w = turned(isa, roots.0, first, (level, block));
-            let v = turned(isa, roots.0, second, (level + 1, 2 * block));
-            for j in 0..quarter {
-                let row = at.skip((4 * block * quarter + j) * I::LANES);
-                quarters::<A, I, THERE>(isa, row, quarter * I::LANES, w, v);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As for [`inside`].
-#[inline(always)]
-unsafe fn inside_last<A: Accumulator, I: Wave<A>, const THERE: bool>(
-    isa: I,
-    roots: (&Roots<A>, usize),
-    at: Place<A>,
-    level: u32,
-) {
-    // SAFETY: rows of the square and vectors of the table, for which the caller vouches.
-    unsafe {
-        let first = firsts(isa, roots, level);
-        for block in 0..I::LANES / 2 {
-            let (a, b) = (at.skip(2 * block * I::LANES), at.skip((2 * block + 1) * I::LANES));
-            let w = turned(isa, roots.0, first, (level, block));
-            let (x, y) = halve::<A, I, THERE>(isa, [a.load(isa), b.load(isa)], w);
-            a.store(isa, x);
-            b.store(isa, y);
-        }
-    }
-}
-
-/// The roots of the first block of every lane of a square.
-///
-/// # Safety
-/// The table must know the square.
-#[inline(always)]
-unsafe fn firsts<A: Accumulator, I: Wave<A>>(isa: I, (roots, tile): (&Roots<A>, usize), level: u32) -> [I::V; 2] {
-    let levels = I::LANES.trailing_zeros() as usize;
-    let from = roots.tail.as_ptr().wrapping_add((tile * levels + level as usize) * 2 * I::LANES);
-    // SAFETY: the table holds two vectors for each level of each square.
-    unsafe { [isa.load(from), isa.load(from.wrapping_add(I::LANES))] }
-}
-
-/// The root of another block than the first.
-#[inline(always)]
-fn turned<A: Accumulator, I: Wave<A>>(
-    isa: I,
-    roots: &Roots<A>,
-    first: [I::V; 2],
-    (level, block): (u32, usize),
-) -> [I::V; 2] {
-    if block == 0 {
-        return first;
-    }
-    let [re, im] = roots.turns[(1 << level) - 1 + block];
-    product(isa, [isa.splat(re), isa.splat(im)], first)
-}
-
-/// A square of values times others.
-///
-/// # Safety
-/// A square must be readable and writable at `at`, and readable at `re` and `im`.
-#[inline(always)]
-unsafe fn times<A: Accumulator, I: Wave<A>>(isa: I, at: Place<A>, re: *const A, im: *const A) {
-    for j in (0..I::LANES * I::LANES).step_by(I::LANES) {
-        // SAFETY: inside the squares, which the caller vouches for.
         unsafe {
-            let by = [isa.load(re.add(j)), isa.load(im.add(j))];
-            at.skip(j).store(isa, product(isa, by, at.skip(j).load(isa)));
+            let four = at.skip(j).load_four(isa, quarter);
+            let four = if THERE { split(isa, four, w, v) } else { merge(isa, four, w, v) };
+            at.skip(j).store_four(isa, quarter, four);
         }
     }
 }
@@ -465,7 +232,10 @@ unsafe fn times<A: Accumulator, I: Wave<A>>(isa: I, at: Place<A>, re: *const A, 
 /// Adds the products of conjugated values with others: `sum += conj(x) * y`, each `length` real parts followed by as
 /// many imaginary parts.
 pub fn accumulate<A: Accumulator, I: Wave<A>>(isa: I, sum: &mut [A], x: &[A], y: &[A]) {
-    assert!(sum.len() == x.len() && sum.len() == y.len() && sum.len() % (2 * I::LANES) == 0, "values of other lengths");
+    assert!(
+        sum.len() == x.len() && sum.len() == y.len() && sum.len().is_multiple_of(2 * I::LANES),
+        "values of other lengths"
+    );
     isa.run(Accumulate { sum, x, y });
 }
 

@@ -4,14 +4,15 @@
 //! instructions may run. The loops ([`correlate`], [`fourier`], [`gather`], [`rows`], [`sums`]) are one text over tokens and accumulators;
 //! each asserts the range it will touch once and then loads without checks.
 
+mod butterfly;
 pub mod correlate;
 pub mod fourier;
 pub mod gather;
 pub mod isa;
 pub mod portable;
+mod roots;
 pub mod rows;
 pub mod sums;
-mod roots;
 mod tiles;
 pub mod wave;
 

@@ -22,7 +22,9 @@ pub trait Wave<A: Accumulator>: Simd<A> {
         for row in 0..Self::LANES {
             for column in 0..row {
                 // SAFETY: both positions are inside the square, which the caller vouches for.
-                unsafe { std::ptr::swap(square.add(row * Self::LANES + column), square.add(column * Self::LANES + row)) };
+                unsafe {
+                    std::ptr::swap(square.add(row * Self::LANES + column), square.add(column * Self::LANES + row))
+                };
             }
         }
     }
