@@ -16,7 +16,7 @@ use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
 use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
-use striate_simd::rows::{Block, narrow, prefetch};
+use striate_simd::rows::{Block, Weave, narrow, prefetch, weave};
 use striate_simd::{Convert, Simd};
 
 /// Where finished vectors go.
@@ -273,7 +273,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         }
     }
 
-    /// Produces the interior columns of some rows, row by row, so that all channels of a row are read together.
+    /// Produces the interior columns of some rows.
     fn middle(
         &self,
         interior: &Interior<S::Acc, I>,
@@ -284,13 +284,17 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     ) {
         let [n, item, items, ..] = self.parts[index];
         for row in rows {
-            for item in item..item + items {
-                let channel = item * self.weights.width;
+            let ahead = interior.fresh(&self.tracks, row + 1);
+            let sample = n * self.src.sample;
+            prefetch(self.isa, &source[sample + ahead.start..sample + ahead.end]);
+            for first in (item..item + items).step_by(interior.together) {
+                let items = interior.together.min(item + items - first);
+                let channel = first * self.weights.width;
                 let at = n * self.out.sample + self.out.at([0, row, interior.columns.start]) + channel;
-                let weights = self.weights.of(weights, item, 0, 0);
-                let sample = n * self.src.sample + channel;
+                let weights = &weights[first * self.weights.item()..][..items * self.weights.item()];
+                let tensor = (source, sample + channel, items);
                 let dst = &mut out[at - self.bounds[index]..];
-                interior.row(self.isa, (&self.tracks, row), (source, sample), (weights, &bias[channel..]), dst);
+                interior.row(self.isa, (&self.tracks, row), tensor, (weights, &bias[channel..]), dst);
             }
         }
     }
@@ -390,7 +394,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     };
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
-                    let job = Job { src, base: 0, weights, start, others, lanes, dst: &mut target[dst..] };
+                    let job = Job { src, base: 0, items: 1, weights, start, others, lanes, dst: &mut target[dst..] };
                     phase.correlation.run(self.isa, job);
                 }
             }
@@ -415,6 +419,12 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     let to = run.dst + o0 * self.out.axis[0] + o1 * self.out.axis[1];
                     narrow(self.isa, &block, &stage[o0 * slice + o1 * row..], &mut out[to..]);
                 }
+                continue;
+            }
+            if self.tracks[2].sweeps.len() == 2 && self.out.axis[2] == 1 {
+                let woven =
+                    Weave { rows: size[1], cols: size[2], from_pitch: row, second: phase, to_pitch: self.out.axis[1] };
+                weave(self.isa, &woven, &stage[o0 * slice..], &mut out[run.dst + o0 * self.out.axis[0]..]);
                 continue;
             }
             for sweep in self.tracks[2].sweeps.iter().filter(|s| self.tracks[2].count(s, size[2]) > 0) {

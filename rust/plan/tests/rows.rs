@@ -98,6 +98,7 @@ fn run(row: &Kernel, problem: &Problem, data: (&[f64], &[f64], Option<&[f64]>), 
         (DType::F16, DType::F32, _) => produce::<F16, f32, F16>(row, problem, data, threads),
         (DType::Bf16, ..) => produce::<Bf16, Bf16, Bf16>(row, problem, data, threads),
         (DType::F16, ..) => produce::<F16, F16, F16>(row, problem, data, threads),
+        (DType::I32 | DType::I64, ..) => unreachable!("integers are not convolved"),
     }
 }
 
