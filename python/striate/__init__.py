@@ -8,6 +8,7 @@ if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) 
     raise ImportError(f"striate needs torch >= 2.10, but torch {_torch.__version__} is installed")
 
 from . import _bridge, _core, compat, nn
+from ._core import forget as cache_clear
 from ._core import kernels
 from .ops import (
     conv1d,
@@ -33,6 +34,7 @@ distill_modal = nn.distill_modal
 __all__ = [
     "__version__",
     "accelerate",
+    "cache_clear",
     "compat",
     "conv1d",
     "conv2d",

@@ -30,7 +30,7 @@ class GlobalFilter2d(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """``[N, channels, H, W]`` to the same."""
         size = input.shape[-2:]
-        weight = self.complex_weight
+        weight: Tensor = self.complex_weight
         if (size[0], size[1] // 2 + 1) != tuple(weight.shape[1:3]):
             planes = weight.permute(3, 0, 1, 2)
             resized = F.interpolate(planes, (size[0], size[1] // 2 + 1), mode="bilinear", align_corners=True)

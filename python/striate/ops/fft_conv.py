@@ -142,7 +142,7 @@ def _run(rank: int, request: _Request) -> Tensor:
     _check(f"fft_conv{rank}d", rank, request)
     request = _under_autocast(request)
     if request.input.dim() == rank + 1:
-        gates = {
+        gates: dict[str, Any] = {
             name: None if gate is None else gate.unsqueeze(0)
             for name, gate in (("pregate", request.pregate), ("postgate", request.postgate))
         }
@@ -209,7 +209,8 @@ def _under_autocast(request: _Request) -> _Request:
         return request
     names = [name for name in ("input", "pregate", "postgate") if getattr(request, name) is not None]
     cast, _ = autocast_args(device, tuple(getattr(request, name) for name in names), ())
-    return replace(request, **dict(zip(names, cast, strict=True)))
+    changed: dict[str, Any] = dict(zip(names, cast, strict=True))
+    return replace(request, **changed)
 
 
 def _check(name: str, rank: int, request: _Request) -> None:

@@ -39,8 +39,3 @@ pub fn operation(request: &Request<'_>) -> Result<Chosen, String> {
     let why: Vec<String> = refusals.iter().map(|(row, why)| format!("; {row}: {why}")).collect();
     Err(format!("no kernel row takes `{request}`{}", why.concat()))
 }
-
-/// Gives back what kernels keep between calls.
-pub fn forget() {
-    striate_cpu::forget();
-}

@@ -4,7 +4,7 @@ use crate::isa::Simd;
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::f64::consts::TAU;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use striate_core::Accumulator;
 
 /// The roots of the two square roots' first, for every block of every level.
@@ -60,17 +60,22 @@ static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
 /// The table for a transform of `length` complex numbers.
 pub fn roots<A: Accumulator, I: Simd<A>>(length: usize) -> Arc<Roots<A>> {
     let key = (TypeId::of::<A>(), length, I::LANES);
-    let known = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = known().get_or_insert_default().get(&key).cloned();
-    // Made outside the lock: two threads may both make it, neither waits.
+    // Nobody waits for the lock, which a forked child may find locked for ever: whoever does not get it at once makes
+    // a table of its own.
+    let found = KNOWN.try_lock().ok().and_then(|mut known| known.get_or_insert_default().get(&key).cloned());
     let table = found.unwrap_or_else(|| {
         let made: Arc<dyn Any + Send + Sync> = Arc::new(Roots::<A>::new(length, I::LANES));
-        known().get_or_insert_default().entry(key).or_insert(made).clone()
+        match KNOWN.try_lock() {
+            Ok(mut known) => known.get_or_insert_default().entry(key).or_insert(made).clone(),
+            Err(_) => made,
+        }
     });
     table.downcast().expect("the key names the type")
 }
 
-/// Gives the memory of all tables back once running calls are done.
+/// Gives the memory of all tables back once running calls are done; keeps them when a call is just looking one up.
 pub fn forget() {
-    *KNOWN.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    if let Ok(mut known) = KNOWN.try_lock() {
+        *known = None;
+    }
 }
