@@ -116,7 +116,10 @@ CASES: dict[str, Callable[[], Calls]] = {
     "K=L=1000 8x64": lambda: causal(8, 64, 1000, 1000),
     "K=L=5003 8x32": lambda: causal(8, 32, 5003, 5003),
     "K=4096 L=64k 4x16": lambda: causal(4, 16, 65536, 4096),
-    **{f"K={taps} L=16k 4x32": lambda taps=taps: causal(4, 32, 16384, taps) for taps in (32, 64, 128, 192, 256, 512)},
+    **{
+        f"K={taps} L=16k 4x32": lambda taps=taps: causal(4, 32, 16384, taps)
+        for taps in (32, 64, 128, 192, 256, 512)
+    },
     "train K=L=1k 8x64": lambda: backward(8, 64, 1024),
     "train K=L=16k 4x16": lambda: backward(4, 16, 16384),
     "circular 8x256x14x14": lambda: plane(8, 256, 14),
@@ -144,7 +147,9 @@ def peak(call: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Run the cases and write a record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("record", nargs="?")
     parser.add_argument("--budget", type=float, default=3.0, help="seconds per case and number of threads")
     parser.add_argument("--only", default="", help="cases whose name matches")
@@ -161,7 +166,9 @@ def main() -> None:
                 torch.set_num_threads(threads)
                 times = race({who: Local(call) for who, call in calls.items()}, arguments.budget)
                 ours = times["striate"]
-                ratios = {who: timing.median / ours.median for who, timing in times.items() if who != "striate"}
+                ratios = {
+                    who: timing.median / ours.median for who, timing in times.items() if who != "striate"
+                }
                 least = {who: timing.least / ours.least for who, timing in times.items() if who != "striate"}
                 recorder.write(
                     {
@@ -177,7 +184,9 @@ def main() -> None:
                 )
                 told = "  ".join(f"{who} {ratio:.2f}x ({least[who]:.2f}x)" for who, ratio in ratios.items())
                 print(f"{name:32} {threads} thr  {ours.median * 1e3:8.3f} ms  {told}", flush=True)
-            print(" " * 32 + "peak " + "  ".join(f"{who} {size / MIB:.1f} MiB" for who, size in memory.items()))
+            print(
+                " " * 32 + "peak " + "  ".join(f"{who} {size / MIB:.1f} MiB" for who, size in memory.items())
+            )
         recorder.write({"kind": "end", "seconds": time.perf_counter() - began, "load": load_average()})
 
 

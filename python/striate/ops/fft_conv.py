@@ -162,7 +162,10 @@ def _gated(request: _Request) -> Tensor:
     skip = request.skip
     if skip is not None and (kernel.shape[0] == x.shape[1] or skip.shape[0] == 1):
         kernel, skip = _with_skip(kernel, skip, shift, flip), None
-    y = fft_conv(x, kernel, shift, grow, flip, request.padding == "circular")
+    if request.padding == "circular" and _fills_plane(kernel, x):
+        y = _spectral(x, kernel, shift, flip)
+    else:
+        y = fft_conv(x, kernel, shift, grow, flip, request.padding == "circular")
     if skip is not None:
         y = y + x * _per_channel(skip, y)
     if request.bias is not None:
@@ -170,6 +173,28 @@ def _gated(request: _Request) -> Tensor:
     if request.activation is not None:
         y = _ACTIVATIONS[request.activation](y)
     return y if request.postgate is None else y * request.postgate
+
+
+def _fills_plane(kernel: Tensor, x: Tensor) -> bool:
+    """Whether torch's own transform of exactly a plane's size beats one of four times the plane (ADR 9)."""
+    sizes = list(zip(kernel.shape[1:], x.shape[2:], strict=True))
+    return len(sizes) > 1 and all(size < 2 * taps <= 2 * size for taps, size in sizes)
+
+
+def _spectral(x: Tensor, kernel: Tensor, shift: tuple[int, ...], flip: bool) -> Tensor:
+    sizes, axes = tuple(x.shape[2:]), tuple(range(1, kernel.dim()))
+    taps = F.pad(kernel.flip(axes) if flip else kernel, _after(kernel, sizes))
+    taps = taps.roll(tuple(-at for at in shift), axes)
+    spectrum = torch.fft.rfftn(x.to(kernel.dtype), dim=tuple(range(2, x.dim()))) * torch.fft.rfftn(
+        taps, dim=axes
+    )
+    return torch.fft.irfftn(spectrum, s=sizes, dim=tuple(range(2, x.dim()))).to(x.dtype)
+
+
+def _after(kernel: Tensor, sizes: tuple[int, ...]) -> list[int]:
+    return [
+        pad for taps, size in zip(kernel.shape[:0:-1], sizes[::-1], strict=True) for pad in (0, size - taps)
+    ]
 
 
 def _placement(padding: str, sizes: Any, flip: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -72,7 +72,7 @@ impl Job {
 
     /// Kernels that are transformed before their channels are convolved.
     fn group(&self, tiling: &Tiling, width: usize) -> usize {
-        (GROUP / (tiling.length * self.size)).max(4 * width).min(self.kernels)
+        (GROUP / (tiling.length * self.size)).max(width).min(self.kernels)
     }
 }
 

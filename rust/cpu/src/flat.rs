@@ -94,7 +94,7 @@ impl Flat {
             }
         }
         // Far enough that what belongs to a neighbouring row does not reach a coefficient that is wanted.
-        let pitch = |a: usize| (extent[a] + kernel[a] - 1 - first[a]).max(first[a] + output[a]);
+        let pitch = |a: usize| (extent[a] + kernel[a] - 1 - first[a]).max(first[a] + output[a]).max(kernel[a]);
         let step = [pitch(1) * pitch(2), pitch(2), 1];
         let plain = |sizes, origin| Signal { extent: sizes, period: sizes, start: [0; 3], origin };
         Ok(Flat {
