@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -325,3 +326,21 @@ def test_inputs_are_not_written() -> None:
     copies = x.clone(), k.clone()
     y = striate.fft_conv1d(x, k, padding="full")
     assert torch.isfinite(y).all() and torch.equal(x, copies[0]) and torch.equal(k, copies[1])
+
+
+def test_tables_can_be_forgotten() -> None:
+    x, k = random(2, 3, 400), random(3, 300, seed=1)
+    y = striate.fft_conv1d(x, k)
+    striate.cache_clear()
+    assert torch.equal(striate.fft_conv1d(x, k), y)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_forked_children_convolve() -> None:
+    x, k = random(4, 8, 4096), random(8, 4096, seed=1)
+    expected = striate.fft_conv1d(x, k).numpy().tobytes()
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if striate.fft_conv1d(x, k).numpy().tobytes() == expected else 1)
+        assert os.waitpid(child, 0)[1] == 0

@@ -20,7 +20,7 @@ pub(crate) static ROWS: &[Operation] =
 
 const DTYPES: &[DType] = &DType::ALL;
 
-/// Bytes of kernel values that are kept for a group of channels.
+/// Bytes of kernel values that are kept for a group of channels in any case.
 const GROUP: usize = 1 << 20;
 
 /// What a request asks for.
@@ -70,9 +70,11 @@ impl Job {
         if self.size == 8 { Flat::shortest::<f64, I>(isa) } else { Flat::shortest::<f32, I>(isa) }
     }
 
-    /// Kernels that are transformed before their channels are convolved.
+    /// Kernels that are transformed before their channels are convolved: as many as take no more than the output does,
+    /// because threads wait for each other at the end of every group.
     fn group(&self, tiling: &Tiling, width: usize) -> usize {
-        (GROUP / (tiling.length * self.size)).max(width).min(self.kernels)
+        let output = self.samples * self.channels * self.flat.outputs() * self.size;
+        (GROUP.max(output) / (tiling.length * self.size)).max(width).min(self.kernels)
     }
 }
 
