@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops._sliding import refusal
 from . import conv
 
 _SWAPS: dict[type, type] = {
@@ -120,7 +121,8 @@ def _candidate(module: Any) -> tuple[type | None, str]:
     if weight.dtype not in _FLOATS:
         return None, f"dtype {weight.dtype}"
     if weight.shape[1] != 1:
-        return None, "not depthwise: torch's kernels are the right ones"
+        why = refusal(module.out_channels, module.groups, module.kernel_size, module.stride, weight.dtype)
+        return (None, f"not depthwise: {why}") if why else (target, "few channels, sliding windows")
     if module.transposed:
         return target, f"depthwise, multiplier {module.in_channels // module.groups}"
     return target, f"depthwise, multiplier {module.out_channels // module.groups}"
@@ -144,7 +146,8 @@ def _row(name: str, module: Any, target: type | None, why: str) -> Row:
         shape += f" d{'x'.join(map(str, module.dilation))}"
     if module.groups != 1:
         shape += f" g{module.groups}"
-    return Row(name, shape, "torch" if target is None else "depthwise", target is not None, why)
+    row = "torch" if target is None else "depthwise" if module.weight.shape[1] == 1 else "sliding"
+    return Row(name, shape, row, target is not None, why)
 
 
 def _record_inputs(model: torch.nn.Module, sample: Any) -> dict[Any, tuple[Any, ...]]:

@@ -86,6 +86,8 @@ def _of_call(
     )
     if not plan.raw:
         return Explanation(None, "torch", why=plan.why)
+    if plan.dense and not input.is_contiguous():
+        return Explanation(None, "torch", why="not depthwise, and input is not contiguous")
     layout, copies = _copies(call, plan, input, weight)
     return _of_line(problem_line(call, plan, input, weight, layout), copies)
 

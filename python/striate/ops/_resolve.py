@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._problem import DTYPE_WORDS, conv_line, pad_pairs
+from . import _sliding
 from ._torch_row import Shape
 
 _CPU = torch.device("cpu")
@@ -48,6 +49,8 @@ class Plan(NamedTuple):
     raw: bool
     direct: bool
     """batched, so that the input goes to the raw op as it is"""
+    dense: bool
+    """several channels per group, for sliding kernels: worth it for contiguous input outside autocast"""
     statics: tuple[Any, ...]
     batched: bool
     lift: bool
@@ -88,15 +91,20 @@ def resolve(
     size = tuple(input.shape[-rank:])
     _check_sizes(call, size, kernel, stride, pads, dilation, output_padding)
     shape = _torch_shape(call, size, weight, groups, (kernel, stride, pads, dilation, output_padding))
-    why = _torch_reason(call, input, weight, channels, lift)
+    dense = not lift and weight.shape[1] != 1
+    why = _torch_reason(call, input, weight, channels)
+    if dense and not why:
+        outputs = weight.shape[1] if call.kind == "transpose" else weight.shape[0]
+        refused = _sliding.refusal(outputs, groups, kernel, stride, input.dtype, shape.out)
+        why = f"not depthwise: {refused}" if refused else ""
     if why:
-        return Plan(False, False, (), batched, lift, groups, why, shape)
+        return Plan(False, False, False, (), batched, lift, groups, why, shape)
     if call.kind == "transpose":
         pads, output_padding = _fold_output_padding(stride, pads, output_padding)
         statics: tuple[Any, ...] = (stride, pads, output_padding, dilation, groups)
     else:
         statics = (stride, pads, dilation, groups)
-    return Plan(True, batched, statics, batched, lift, groups, "", shape)
+    return Plan(True, batched, dense, statics, batched, lift, groups, "", shape)
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -330,7 +338,7 @@ def _check_transposed(
         raise RuntimeError(f"{call.name}: the output size {out} is too large; got stride={list(stride)}")
 
 
-def _torch_reason(call: Call, input: Tensors, weight: Tensors, channels: int, lift: bool) -> str:
+def _torch_reason(call: Call, input: Tensors, weight: Tensors, channels: int) -> str:
     """Why the row ``torch`` is the right one, or an empty string."""
     if input.device.type not in ("cpu", "meta"):
         return f"device {input.device.type}"
@@ -338,8 +346,6 @@ def _torch_reason(call: Call, input: Tensors, weight: Tensors, channels: int, li
         return f"dtype {input.dtype}"
     if channels == 0:
         return "no input channels"
-    if not lift and weight.shape[1] != 1:
-        return "not depthwise: more than one channel per group"
     return ""
 
 
@@ -388,7 +394,7 @@ def problem_line(call: Call, plan: Plan, input: torch.Tensor, weight: torch.Tens
     size = tuple(input.shape[-call.rank :])
     batch = input.shape[0] if plan.batched else 1
     kernel = tuple(weight.shape[-call.rank :])
-    c_in, c_out = 1, weight.shape[0] // plan.groups
+    c_in, c_out = weight.shape[1] if plan.dense else 1, weight.shape[0] // plan.groups
     stride, pads = plan.statics[0], plan.statics[1]
     if call.kind == "transpose":
         _, _, extra, dilation, _ = plan.statics

@@ -191,7 +191,7 @@ def _run(
         except (TypeError, AttributeError):
             # unhashable lists and symbolic sizes, other devices, and wrong types, which are explained there
             plan = plan_of(call, input, weight, bias, stride, padding, dilation, groups, output_padding)
-        if plan.direct and not _any_autocast():
+        if plan.direct and not _any_autocast() and (not plan.dense or input.is_contiguous()):
             if plan.lift:
                 weight = weight.unsqueeze(1)
             if call.kind == "transpose":
@@ -238,7 +238,8 @@ def _general(
 ) -> Tensor:
     """Everything but a batched raw call outside autocast."""
     transformed = _compiling() and _functorch_active()  # Dynamo traces no custom Function inside a transform
-    if not plan.raw or transformed:
+    unfit = plan.dense and (_any_autocast() or not input.is_contiguous())
+    if not plan.raw or transformed or unfit:
         return _through_torch(call, plan, input, weight, bias, options)
     device = input.device.type
     if device == "cpu" and torch.is_autocast_enabled("cpu"):

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod channel_sum;
-mod depthwise;
+mod convolution;
 mod fft_conv;
 mod fft_conv_grad_kernel;
 mod flat;
@@ -19,7 +19,7 @@ use striate_core::{Kernel, Operation};
 
 /// Every row of convolution, most preferred first.
 pub fn rows() -> &'static [Kernel] {
-    depthwise::ROWS
+    convolution::ROWS
 }
 
 /// Every row of the other operations, most preferred first.

@@ -1,5 +1,5 @@
-//! Depthwise forward pass and input gradient: every produced position is a correlation of the source with the taps
-//! of its sweep.
+//! Forward pass and input gradient: every produced position is a correlation of the source with the taps of its sweep,
+//! summed over the source channels of its group.
 //!
 //! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
@@ -70,7 +70,7 @@ pub struct Produce<S: Scalar, I> {
 }
 
 impl<S: Scalar, I: Convert<S>> Produce<S, I> {
-    /// The program for a depthwise problem.
+    /// The program for a problem; lanes of channels need one channel a group on both sides.
     pub fn new(problem: &Problem, lanes: Lanes, isa: I) -> Self {
         let width = <I as Simd<S::Acc>>::LANES;
         let [source, _, produced] = Role::of(problem.pass);
@@ -81,7 +81,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             Lanes::Width => out.axis[2] == 1 && tracks[2].out_step == 1,
             Lanes::Channels => out.channel == 1,
         };
-        let summed = if problem.pass == Pass::Dx { problem.geometry.c_out() } else { 1 };
+        let summed = if problem.pass == Pass::Dx { problem.geometry.c_out() } else { problem.geometry.c_in() };
         let target = if own && direct { Target::Tensor } else { Target::Stage };
         let per_item = if lanes == Lanes::Channels { width } else { 1 };
         let items = out.channels.div_ceil(per_item);
@@ -193,9 +193,11 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             }));
         }
         starts.push(order.len());
-        let channels = self.problem.geometry.groups() as usize * self.problem.geometry.c_out() as usize;
+        let g = &self.problem.geometry;
+        let channels = (g.groups() * g.c_out() * g.c_in()) as usize;
+        let turned = (self.problem.pass == Pass::Dx).then_some(g.c_in() as usize);
         let taps = kernel.iter().product();
-        Weights { order, starts, channels, taps, width, summed, ..Weights::default() }.cut()
+        Weights { order, starts, channels, taps, width, summed, turned, ..Weights::default() }.cut()
     }
 
     /// Cuts the produced tensor into parts of neighbouring memory.
@@ -328,10 +330,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let cut = Cut::new(&self.tracks, &band.kind.frame, band.start);
         let n = self.parts[band.index][0];
         for summand in 0..summed {
-            let from = match self.problem.pass {
-                Pass::Dx => channel * summed + summand,
-                _ => channel / self.problem.geometry.c_out() as usize,
-            };
+            let from = channel / self.out_group() * summed + summand;
             let at = n * self.src.sample + from * self.src.channel;
             let count = (items.len() * width).min(self.out.channels - channel);
             let channels = Channels { along: self.lanes, count, to_box: band.to_box };
@@ -354,6 +353,12 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                 }
             }
         }
+    }
+
+    /// Produced channels of a group.
+    fn out_group(&self) -> usize {
+        let g = &self.problem.geometry;
+        (if self.problem.pass == Pass::Dx { g.c_in() } else { g.c_out() }) as usize
     }
 
     /// Asks for the plane after the one at `at`, which is likely next, while this one is worked on.

@@ -6,7 +6,7 @@ use striate_core::{Accumulator, Pool, Scalar, Tensor, with_scalar};
 /// Channels in the widest vector.
 const MOST_LANES: usize = 16;
 
-/// The packed order of a depthwise weight.
+/// The packed order of a weight. Its channels are rows of taps, one for each pair of an output and an input channel.
 #[derive(Default)]
 pub struct Weights {
     /// Kernel position of every packed tap.
@@ -21,6 +21,9 @@ pub struct Weights {
     pub width: usize,
     /// Channels of the weight that one produced channel sums over.
     pub summed: usize,
+    /// Input channels per group where the outputs are summed over, as for an input gradient: packed rows are then in
+    /// the order (group, input, output) and not, as stored, (group, output, input).
+    pub turned: Option<usize>,
     /// Items packed at a time.
     pub each: usize,
     /// Where they start; see [`Weights::cut`].
@@ -64,12 +67,19 @@ impl Weights {
         });
     }
 
+    /// Where a packed row is stored.
+    fn stored(&self, packed: usize) -> usize {
+        let Some(c_in) = self.turned else { return packed };
+        let (item, summand) = (packed / self.summed, packed % self.summed);
+        (item / c_in * self.summed + summand) * c_in + item % c_in
+    }
+
     fn pack_item<W: Scalar, A: Accumulator>(&self, data: &[W], item: usize, packed: &mut [A]) {
         let first = item * self.width;
         let real = self.width.min(self.channels - first);
         let mut lanes: [&[W]; MOST_LANES] = [&[]; MOST_LANES];
         for (channel, lane) in (first..first + real).zip(&mut lanes) {
-            *lane = &data[channel * self.taps..][..self.taps];
+            *lane = &data[self.stored(channel) * self.taps..][..self.taps];
         }
         for (slots, &k) in packed.chunks_exact_mut(self.width).zip(&self.order) {
             let (slots, past) = slots.split_at_mut(real);

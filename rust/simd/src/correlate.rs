@@ -238,12 +238,6 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
     fn call(self, isa: I) {
         let Run(plan, job) = self;
         let (Weights::Scalar(weights) | Weights::Vector(weights)) = job.weights;
-        let start = |item: usize| match job.start {
-            Start::Scalar(value) => Some(isa.splat(value)),
-            // SAFETY: `run` asserted a full vector for every item.
-            Start::Vector(values) => Some(unsafe { isa.load(values.as_ptr().add(item * I::LANES)) }),
-            Start::Destination => None,
-        };
         let mut at = Place {
             plan,
             src: job.src.as_ptr().wrapping_offset(job.base),
@@ -255,7 +249,12 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
         let (src, dst) = (at.src, at.dst);
         for tile in &plan.offsets.tiles {
             for item in 0..job.items {
-                let start = start(item);
+                let start = match job.start {
+                    Start::Scalar(value) => Some(isa.splat(value)),
+                    // SAFETY: `run` asserted a full vector for every item.
+                    Start::Vector(values) => Some(unsafe { isa.load(values.as_ptr().add(item * I::LANES)) }),
+                    Start::Destination => None,
+                };
                 at.src = src.wrapping_add(item * I::LANES);
                 at.dst = dst.wrapping_add(item * I::LANES);
                 at.weights = weights.as_ptr().wrapping_add(item * plan.weights * if VECTOR { I::LANES } else { 1 });

@@ -187,27 +187,38 @@ impl<W: Way<I>, I: crate::Isa> Copying<'_, W, I> {
         // SAFETY: `check` asserted that every element of the block is inside both slices; vectors stay inside what
         // is readable.
         unsafe {
-            let copy = |c: usize| {
-                let v = match each {
-                    1 => W::load(isa, from.add(c)),
-                    _ => W::evens(isa, W::load(isa, from.add(2 * c)), W::load(isa, from.add(2 * c + W::LANES))),
-                };
-                W::store(isa, v, to.add(c));
-            };
             let mut c = 0;
             while each > 0 && (c + W::LANES) * each <= readable {
-                copy(c);
+                Self::vector(isa, each, from.add(each * c), to.add(c));
                 c += W::LANES;
             }
             if c > 0 && c < cols && cols * each <= readable {
                 // The last vector overlaps the one before it.
-                copy(cols - W::LANES);
+                c = cols - W::LANES;
+                Self::vector(isa, each, from.add(each * c), to.add(c));
                 c = cols;
             }
             while c < cols {
                 *to.add(c * to_step) = W::one(*from.add(c * from_step));
                 c += 1;
             }
+        }
+    }
+
+    /// Copies a vector of every number, or of every second one. A function, because what closures call is not compiled
+    /// for the instruction set.
+    ///
+    /// # Safety
+    /// `from` must be readable for `each` vectors, `to` writable for one.
+    #[inline(always)]
+    unsafe fn vector(isa: I, each: usize, from: *const W::From, to: *mut W::To) {
+        // SAFETY: passed on unchanged.
+        unsafe {
+            let v = match each {
+                1 => W::load(isa, from),
+                _ => W::evens(isa, W::load(isa, from), W::load(isa, from.add(W::LANES))),
+            };
+            W::store(isa, v, to);
         }
     }
 

@@ -1,0 +1,46 @@
+"""Where sliding windows beat torch's matrix products for convolutions with several channels per group.
+
+torch fills vectors with output channels, so its speed grows with their number; striate's sliding kernels fill them with
+columns, so theirs grows with the taps that one loaded vector serves. The rule was measured against torch's default
+path, on one thread, for 1 to 64 channels and 1 to 257 taps in one to three dimensions (docs/adr/0008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+_DTYPES = (torch.float32, torch.float64)
+# Share of the peak: of torch for each output channel; of striate t taps reach t / (t + _HALF).
+_PER_CHANNEL, _HALF = 0.07, 14
+# Vectors of columns need columns, and a call needs enough of them to be worth its set-up.
+_COLUMNS, _POSITIONS = 16, 128
+
+
+def refusal(
+    channels: int,
+    groups: int,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dtype: torch.dtype,
+    out: Sequence[int] | None = None,
+) -> str:
+    """Why ``channels`` output channels in all are torch's to compute, or an empty string.
+
+    ``out`` is the spatial size of the result where it is known.
+    """
+    taps = math.prod(kernel)
+    if groups != 1:
+        return "more than one channel per group"
+    if dtype not in _DTYPES:
+        return f"more than one channel in {dtype}"
+    if stride[-1] != 1:
+        return "more than one channel and a stride"
+    if _PER_CHANNEL * channels > taps / (taps + _HALF):
+        return f"{channels} output channels under {taps} taps are a matrix product"
+    if out is not None and all(type(size) is int for size in out):
+        if out[-1] < _COLUMNS or math.prod(out) < _POSITIONS:
+            return f"more than one channel on a small result of {list(out)}"
+    return ""
