@@ -7,7 +7,8 @@ import torch as _torch
 if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
     raise ImportError(f"striate needs torch >= 2.10, but torch {_torch.__version__} is installed")
 
-from . import _bridge, _core, nn
+from . import _bridge, _core, compat, nn
+from ._core import forget as cache_clear
 from ._core import kernels
 from .ops import (
     avg_pool1d,
@@ -25,6 +26,9 @@ from .ops import (
     depthwise_conv1d,
     depthwise_conv2d,
     depthwise_conv3d,
+    fft_conv1d,
+    fft_conv2d,
+    fft_conv3d,
     max_pool1d,
     max_pool2d,
     max_pool3d,
@@ -42,6 +46,7 @@ from .ops._explain import explain
 __version__: str = _core.version
 _route = _bridge.install()
 accelerate = nn.accelerate
+distill_modal = nn.distill_modal
 
 
 def __getattr__(name: str) -> object:
@@ -58,8 +63,10 @@ __all__ = [
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "cache_clear",
     "causal_conv1d",
     "causal_conv1d_update",
+    "compat",
     "conv1d",
     "conv2d",
     "conv3d",
@@ -70,7 +77,11 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "distill_modal",
     "explain",
+    "fft_conv1d",
+    "fft_conv2d",
+    "fft_conv3d",
     "kernels",
     "max_pool1d",
     "max_pool2d",

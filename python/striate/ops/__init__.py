@@ -13,6 +13,7 @@ from .conv import (
     depthwise_conv3d,
 )
 from .dcls import dcls_kernel
+from .fft_conv import fft_conv1d, fft_conv2d, fft_conv3d
 from .pool import (
     avg_pool1d,
     avg_pool2d,
@@ -45,6 +46,9 @@ __all__ = [
     "depthwise_conv1d",
     "depthwise_conv2d",
     "depthwise_conv3d",
+    "fft_conv1d",
+    "fft_conv2d",
+    "fft_conv3d",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",

@@ -107,6 +107,16 @@ fn set_kernels(pattern: Option<&str>) -> PyResult<()> {
     Ok(guarded(|| crate::planning::set_filter(pattern).map_err(Failure::Input))?)
 }
 
+/// Forgets plans, and gives back the memory that kernels keep between calls: tables of roots of unity.
+#[pyfunction]
+fn forget() -> PyResult<()> {
+    Ok(guarded(|| {
+        let _alone = crate::planning::alone();
+        striate_plan::forget();
+        Ok(())
+    })?)
+}
+
 /// Runs a problem line on the addresses of dense tensors; the caller answers for them. The GIL is released.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // Python passes what the C interface does, flat.
@@ -145,7 +155,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::{cpu_features, explain, kernels, register, run, set_kernels};
+    use super::{cpu_features, explain, forget, kernels, register, run, set_kernels};
     #[pymodule_export]
     use crate::call::{call, explain_call};
 

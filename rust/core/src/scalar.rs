@@ -1,7 +1,7 @@
 //! Storage types and their accumulators. Kernels are one text over [`Scalar`].
 
 use crate::problem::DType;
-use std::ops::{Add, AddAssign, Mul};
+use std::ops::{Add, AddAssign, Mul, Sub};
 
 /// IEEE 754 binary16, as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,14 @@ pub struct Bf16(pub u16);
 
 /// A type sums are carried in.
 pub trait Accumulator:
-    Scalar<Acc = Self> + Default + PartialEq + Add<Output = Self> + Mul<Output = Self> + AddAssign + std::fmt::Debug
+    Scalar<Acc = Self>
+    + Default
+    + PartialEq
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + AddAssign
+    + std::fmt::Debug
 {
     /// From double precision, rounded.
     fn from_f64(value: f64) -> Self;

@@ -7,6 +7,9 @@ mod causal_update;
 mod channel_sum;
 mod convolution;
 mod dcls;
+mod fft_conv;
+mod fft_conv_grad_kernel;
+mod flat;
 mod frame;
 mod interior;
 mod load;
@@ -38,7 +41,14 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         pool::ARGMAX_ROWS,
         pool_index::GATHER_ROWS,
         pool_index::SCATTER_ROWS,
+        fft_conv::ROWS,
+        fft_conv_grad_kernel::ROWS,
     ]
     .into_iter()
     .flatten()
+}
+
+/// Gives back what kernels keep between calls.
+pub fn forget() {
+    striate_simd::forget();
 }

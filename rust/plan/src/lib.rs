@@ -100,8 +100,9 @@ fn remembered(problem: &Problem) -> Result<Arc<Plan>, Refused> {
     Ok(made)
 }
 
-/// Forgets every plan.
+/// Forgets every plan and what kernels keep between calls.
 pub fn forget() {
+    striate_cpu::forget();
     EPOCH.fetch_add(1, Ordering::AcqRel);
     MEMO.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }

@@ -7,6 +7,7 @@ pub mod channel_sum;
 pub mod conv;
 pub mod copy;
 pub mod dcls;
+pub mod fft_conv;
 pub mod pool;
 
 use striate_core::Operation;
@@ -23,4 +24,6 @@ pub static OPERATIONS: &[Operation] = &[
     pool::ARGMAX,
     pool::GATHER,
     pool::SCATTER,
+    fft_conv::CONV,
+    fft_conv::GRAD_KERNEL,
 ];

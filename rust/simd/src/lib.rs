@@ -1,19 +1,24 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`fir`], [`gather`], [`lanes`], [`rows`], [`sums`], [`windows`]) are
-//! one text over tokens and accumulators; each asserts the range it will touch once and then loads without checks.
+//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`rows`], [`sums`],
+//! [`windows`]) are one text over tokens and accumulators; each asserts the range it will touch once and then loads
+//! without checks.
 
+mod butterfly;
 pub mod correlate;
 pub mod fir;
+pub mod fourier;
 pub mod gather;
 pub mod isa;
 pub mod lanes;
 pub mod maths;
 pub mod portable;
+mod roots;
 pub mod rows;
 pub mod sums;
 mod tiles;
+pub mod wave;
 pub mod windows;
 
 #[cfg(target_arch = "aarch64")]
@@ -23,3 +28,5 @@ pub mod x86;
 
 pub use isa::{Convert, Every, Isa, Simd, Task};
 pub use maths::{EveryMaths, Maths};
+pub use roots::forget;
+pub use wave::Wave;
