@@ -124,6 +124,9 @@ def _verdict(goal: Goal, case: dict[str, Any], measured: float | None) -> dict[s
         forbidden = not reached and goal.measure != "own_f32" and possible < goal.least
         verdict = "reached" if reached else "beyond the roofline" if forbidden else "missed"
         note = f"{roof['bound']} roof {possible:.3g}" if not reached else ""
+        if goal.measure == "copy":
+            new = roof["clone_bandwidth"] / roof["bandwidth"]
+            note = f"a copy into new memory, as ours is: {new:.2g}"
     return {
         "kind": "goal",
         "case": f"{case['short']} {case['dtype']}",

@@ -1,6 +1,6 @@
 """What the machine can do, measured on the spot: copy bandwidth by size, and multiply-adds per second.
 
-Both are torch's own routines (``copy_`` into memory that exists, ``mm``), the best that a user of torch can see.
+All are torch's own routines (``copy_`` into memory that exists, ``clone``, ``mm``), the best that a user of torch can see.
 Bandwidth counts bytes read plus bytes written.
 """
 
@@ -48,6 +48,18 @@ def copy_bandwidth(threads: int, size: int = REFERENCE_BYTES) -> float:
 
 
 @cache
+def clone_bandwidth(threads: int, size: int = REFERENCE_BYTES) -> float:
+    """Bytes per second, read and written, of copying ``size`` bytes into memory that is allocated for it.
+
+    This is what an operator can hope for that returns a new tensor: beyond 32 MiB the C library takes every block
+    from the system, which clears each page at its first touch.
+    """
+    _threads(threads)
+    source = torch.ones(size, dtype=torch.uint8).view(torch.float32)
+    return _best(source.clone, 2 * size)
+
+
+@cache
 def peak(threads: int, dtype: torch.dtype) -> float:
     """Floating-point operations per second of a square matrix product in ``dtype``."""
     _threads(threads)
@@ -71,13 +83,15 @@ def roof(problem: Problem, threads: int) -> dict[str, Any]:
     Half types sum in f32, so their arithmetic is held against the f32 peak.
     """
     dtype = torch.float64 if problem.dtype == torch.float64 else torch.float32
-    flops, bandwidth = peak(threads, dtype), copy_bandwidth(threads, copy_size(problem.bytes))
+    size = copy_size(problem.bytes)
+    flops, bandwidth = peak(threads, dtype), copy_bandwidth(threads, size)
     compute, memory = 2 * problem.macs / flops, problem.bytes / bandwidth
     return {
         "bound": "compute" if compute > memory else "memory",
         "seconds": max(compute, memory),
         "peak": flops,
         "bandwidth": bandwidth,
+        "clone_bandwidth": clone_bandwidth(threads, size),
     }
 
 
@@ -87,6 +101,7 @@ def machine(settings: tuple[int, ...]) -> list[dict[str, Any]]:
         {
             "threads": threads,
             "copy": copy_bandwidth(threads),
+            "clone": clone_bandwidth(threads),
             "copy_bytes": REFERENCE_BYTES,
             "peak_f32": peak(threads, torch.float32),
             "peak_f64": peak(threads, torch.float64),

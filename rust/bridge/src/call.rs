@@ -1,6 +1,7 @@
 //! Operations that are not convolutions, called from Python with the addresses, sizes and strides of their tensors.
 
 use crate::launch::{Failure, guarded, lend_from_heap};
+use crate::memory::expect_writes;
 use crate::own_pool::OwnPool;
 use crate::planning::alone;
 use crate::torch::lend_from_torch;
@@ -101,6 +102,9 @@ pub fn call(
             let tensors = Tensors::new(&operands, &results).map_err(Failure::Input)?;
             let request = tensors.request(op, settings);
             let row = choose(&request)?.row;
+            for (result, &at) in tensors.results.iter().zip(&tensors.writes) {
+                expect_writes(at, result.elements() * result.dtype.size());
+            }
             let run = |pool: &dyn Pool| {
                 let bytes = (row.workspace)(&request, pool.width());
                 let mut run = |workspace: &mut [u8]| {

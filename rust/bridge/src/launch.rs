@@ -115,6 +115,8 @@ pub unsafe fn launch(
     if is_empty(problem) {
         return Ok(());
     }
+    let produced = Role::of(problem.pass)[2];
+    crate::memory::expect_writes(at.out, problem.elements(produced) * problem.dtype_of(produced).size());
     with_program(plan, |program| {
         let bytes = program.workspace(pool.width());
         let mut run = |workspace: &mut [u8]| {

@@ -5,6 +5,7 @@ mod call;
 mod capi;
 mod handles;
 mod launch;
+mod memory;
 mod own_pool;
 mod planning;
 mod py;

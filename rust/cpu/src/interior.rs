@@ -14,11 +14,16 @@ use striate_simd::correlate::{Correlation, Job, Offsets, Start, Tile, Weights, t
 /// Fewer columns than this are not worth an own loop.
 const LEAST: usize = 8;
 
+/// Bytes that a tile of all items computed together may read: they should stay in the level-1 cache.
+const NEAR: usize = 24 << 10;
+
 /// The columns and how to produce a row of them.
 pub struct Interior<A, I> {
     /// The columns.
     pub columns: Range<usize>,
     correlation: Correlation<A, I>,
+    /// Vectors of channels that are computed together.
+    pub together: usize,
     src: Strides,
 }
 
@@ -45,16 +50,28 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
         let frame = Frame::of_tensor(src);
         let mut offsets = correlation::<A, I>(mode, &frame, (&sweeps, [1, 1, columns.len()], [0; 3]), out.axis);
         offsets.tiles = exact::<A, I>(&offsets, src.axis[2] * sweeps[2].src_step as usize, out.axis[2]);
-        Some(Interior { columns, correlation: Correlation::new(offsets), src: *src })
+        let rows = offsets.tiles.iter().map(|tile| tile.rows).max()?;
+        let lines = offsets.others.len() * (offsets.taps.0 + rows * offsets.share);
+        let together = (NEAR / (lines * I::LANES * size_of::<A>())).max(1);
+        Some(Interior { columns, correlation: Correlation::new(offsets), together, src: *src })
     }
 
-    /// Produces the columns of row `row` of a vector of channels. `sample` is the offset of the sample's first
-    /// position of those channels; the destination starts at the first of the columns.
+    /// Where the source rows lie that row `row` is the first to meet, in a sample.
+    pub fn fresh(&self, tracks: &[Track; 3], row: usize) -> Range<usize> {
+        let (sweep, pitch) = (&tracks[1].sweeps[0], self.src.axis[1]);
+        let end = sweep.src0 + row as i64 * sweep.src_step + (sweep.taps - 1) as i64 * sweep.reach_step + 1;
+        let at = |position: i64| position.clamp(0, tracks[1].source) as usize * pitch;
+        at(end - sweep.src_step)..at(end)
+    }
+
+    /// Produces the columns of row `row` of `items` vectors of channels, position by position so that neighbouring
+    /// memory is read together. `sample` is the offset of the sample's first position of those channels; the
+    /// destination starts at the first of the columns.
     pub fn row(
         &self,
         isa: I,
         (tracks, row): (&[Track; 3], usize),
-        (tensor, sample): (&[A], usize),
+        (tensor, sample, items): (&[A], usize, usize),
         (weights, start): (&[A], &[A]),
         dst: &mut [A],
     ) {
@@ -65,6 +82,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
         let job = Job {
             src: tensor,
             base: sample as isize + y + x,
+            items,
             weights: Weights::Vector(weights),
             start: Start::Vector(start),
             others: Mode::Pixels(2).clip(tracks, [0; 3], [0, row], self.correlation.others()),

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod channel_sum;
+mod convolution;
 mod dcls;
-mod depthwise;
 mod frame;
 mod interior;
 mod load;
@@ -17,7 +17,7 @@ use striate_core::{Kernel, Operation};
 
 /// Every row of convolution, most preferred first.
 pub fn rows() -> &'static [Kernel] {
-    depthwise::ROWS
+    convolution::ROWS
 }
 
 /// Every row of the other operations, most preferred first.

@@ -1,5 +1,5 @@
-//! Depthwise forward pass and input gradient: every produced position is a correlation of the source with the taps
-//! of its sweep.
+//! Forward pass and input gradient: every produced position is a correlation of the source with the taps of its sweep,
+//! summed over the source channels of its group.
 //!
 //! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
@@ -16,7 +16,7 @@ use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
 use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
-use striate_simd::rows::{Block, narrow, prefetch};
+use striate_simd::rows::{Block, Weave, narrow, prefetch, weave};
 use striate_simd::{Convert, Simd};
 
 /// Where finished vectors go.
@@ -70,7 +70,7 @@ pub struct Produce<S: Scalar, I> {
 }
 
 impl<S: Scalar, I: Convert<S>> Produce<S, I> {
-    /// The program for a depthwise problem.
+    /// The program for a problem; lanes of channels need one channel a group on both sides.
     pub fn new(problem: &Problem, lanes: Lanes, isa: I) -> Self {
         let width = <I as Simd<S::Acc>>::LANES;
         let [source, _, produced] = Role::of(problem.pass);
@@ -81,7 +81,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             Lanes::Width => out.axis[2] == 1 && tracks[2].out_step == 1,
             Lanes::Channels => out.channel == 1,
         };
-        let summed = if problem.pass == Pass::Dx { problem.geometry.c_out() } else { 1 };
+        let summed = if problem.pass == Pass::Dx { problem.geometry.c_out() } else { problem.geometry.c_in() };
         let target = if own && direct { Target::Tensor } else { Target::Stage };
         let per_item = if lanes == Lanes::Channels { width } else { 1 };
         let items = out.channels.div_ceil(per_item);
@@ -193,9 +193,11 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             }));
         }
         starts.push(order.len());
-        let channels = self.problem.geometry.groups() as usize * self.problem.geometry.c_out() as usize;
+        let g = &self.problem.geometry;
+        let channels = (g.groups() * g.c_out() * g.c_in()) as usize;
+        let turned = (self.problem.pass == Pass::Dx).then_some(g.c_in() as usize);
         let taps = kernel.iter().product();
-        Weights { order, starts, channels, taps, width, summed, ..Weights::default() }.cut()
+        Weights { order, starts, channels, taps, width, summed, turned, ..Weights::default() }.cut()
     }
 
     /// Cuts the produced tensor into parts of neighbouring memory.
@@ -273,7 +275,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         }
     }
 
-    /// Produces the interior columns of some rows, row by row, so that all channels of a row are read together.
+    /// Produces the interior columns of some rows.
     fn middle(
         &self,
         interior: &Interior<S::Acc, I>,
@@ -284,13 +286,17 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     ) {
         let [n, item, items, ..] = self.parts[index];
         for row in rows {
-            for item in item..item + items {
-                let channel = item * self.weights.width;
+            let ahead = interior.fresh(&self.tracks, row + 1);
+            let sample = n * self.src.sample;
+            prefetch(self.isa, &source[sample + ahead.start..sample + ahead.end]);
+            for first in (item..item + items).step_by(interior.together) {
+                let items = interior.together.min(item + items - first);
+                let channel = first * self.weights.width;
                 let at = n * self.out.sample + self.out.at([0, row, interior.columns.start]) + channel;
-                let weights = self.weights.of(weights, item, 0, 0);
-                let sample = n * self.src.sample + channel;
+                let weights = &weights[first * self.weights.item()..][..items * self.weights.item()];
+                let tensor = (source, sample + channel, items);
                 let dst = &mut out[at - self.bounds[index]..];
-                interior.row(self.isa, (&self.tracks, row), (source, sample), (weights, &bias[channel..]), dst);
+                interior.row(self.isa, (&self.tracks, row), tensor, (weights, &bias[channel..]), dst);
             }
         }
     }
@@ -324,10 +330,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let cut = Cut::new(&self.tracks, &band.kind.frame, band.start);
         let n = self.parts[band.index][0];
         for summand in 0..summed {
-            let from = match self.problem.pass {
-                Pass::Dx => channel * summed + summand,
-                _ => channel / self.problem.geometry.c_out() as usize,
-            };
+            let from = channel / self.out_group() * summed + summand;
             let at = n * self.src.sample + from * self.src.channel;
             let count = (items.len() * width).min(self.out.channels - channel);
             let channels = Channels { along: self.lanes, count, to_box: band.to_box };
@@ -350,6 +353,12 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                 }
             }
         }
+    }
+
+    /// Produced channels of a group.
+    fn out_group(&self) -> usize {
+        let g = &self.problem.geometry;
+        (if self.problem.pass == Pass::Dx { g.c_in() } else { g.c_out() }) as usize
     }
 
     /// Asks for the plane after the one at `at`, which is likely next, while this one is worked on.
@@ -390,7 +399,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     };
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
-                    let job = Job { src, base: 0, weights, start, others, lanes, dst: &mut target[dst..] };
+                    let job = Job { src, base: 0, items: 1, weights, start, others, lanes, dst: &mut target[dst..] };
                     phase.correlation.run(self.isa, job);
                 }
             }
@@ -415,6 +424,12 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     let to = run.dst + o0 * self.out.axis[0] + o1 * self.out.axis[1];
                     narrow(self.isa, &block, &stage[o0 * slice + o1 * row..], &mut out[to..]);
                 }
+                continue;
+            }
+            if self.tracks[2].sweeps.len() == 2 && self.out.axis[2] == 1 {
+                let woven =
+                    Weave { rows: size[1], cols: size[2], from_pitch: row, second: phase, to_pitch: self.out.axis[1] };
+                weave(self.isa, &woven, &stage[o0 * slice..], &mut out[run.dst + o0 * self.out.axis[0]..]);
                 continue;
             }
             for sweep in self.tracks[2].sweeps.iter().filter(|s| self.tracks[2].count(s, size[2]) > 0) {

@@ -1,7 +1,7 @@
-//! Depthwise weight gradient: every tap is the dot product of the output gradient with the input it meets.
+//! Weight gradient: every tap is the dot product of the output gradient with the input it meets.
 //!
-//! The work of a channel (or vector of channels) is the list of its (sample, band) units. Channels are cut apart
-//! first; where there are few, the units are cut into a number of splits that depends on the problem alone, and the
+//! The work of an item, a pair of an output and an input channel (or a vector of such pairs in a depthwise problem), is
+//! the list of its (sample, band) units. Items are cut apart first; where there are few, the units are cut into a number of splits that depends on the problem alone, and the
 //! splits are summed in order, so that the bits do not depend on the number of threads.
 
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
@@ -55,14 +55,15 @@ pub struct Weigh<S: Scalar, I> {
 }
 
 impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
-    /// The program for a depthwise problem.
+    /// The program for a problem; lanes of channels need one channel a group on both sides.
     pub fn new(problem: &Problem, lanes: Lanes, isa: I) -> Self {
         let width = <I as Simd<S::Acc>>::LANES;
         let (grad, input) = (Strides::of(problem, Role::Output), Strides::of(problem, Role::Input));
         let tracks = tracks(problem);
         let own = S::DTYPE == S::DTYPE.accumulator();
         let direct = own && lanes == Lanes::Width && grad.axis[2] == 1;
-        let items = grad.channels.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
+        let pairs = grad.channels * problem.geometry.c_in() as usize;
+        let items = pairs.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
         let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
         let units = bands.count() * problem.geometry.batch() as usize;
         let groups = items.div_ceil(if lanes == Lanes::Channels { TOGETHER } else { 1 });
@@ -97,9 +98,20 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         if self.lanes == Lanes::Channels { TOGETHER } else { 1 }
     }
 
+    /// Pairs of an output and an input channel: rows of the weight.
+    fn pairs(&self) -> usize {
+        self.grad.channels * self.problem.geometry.c_in() as usize
+    }
+
+    /// Output and input channel of a pair.
+    fn channels_of(&self, pair: usize) -> (usize, usize) {
+        let [c_in, c_out] = [self.problem.geometry.c_in(), self.problem.geometry.c_out()].map(|c| c as usize);
+        (pair / c_in, pair / (c_in * c_out) * c_in + pair % c_in)
+    }
+
     /// Groups of items that are worked on together.
     fn groups(&self) -> usize {
-        self.grad.channels.div_ceil(self.width() * self.together())
+        self.pairs().div_ceil(self.width() * self.together())
     }
 
     fn kind(&self, mode: Mode, size: [usize; 3]) -> BandKind<S::Acc, I> {
@@ -155,8 +167,9 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
     /// One split of one group: sums over its units, one number for every channel and kernel position.
     fn part(&self, part: Part<'_, S::Acc, S::Acc>, grad: &[S], input: &[S]) {
         let (group, split) = (part.index / self.splits, part.index % self.splits);
-        let channel = group * self.together() * self.width();
-        let count = (self.together() * self.width()).min(self.grad.channels - channel);
+        let pair = group * self.together() * self.width();
+        let (channel, source) = self.channels_of(pair);
+        let count = (self.together() * self.width()).min(self.pairs() - pair);
         let each = padded::<S::Acc>(self.sums());
         let (sums, scratch) = part.scratch.split_at_mut(self.together() * each);
         sums.fill(S::Acc::default());
@@ -177,7 +190,6 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 cleared = band;
             }
             let cut = Cut::new(&self.tracks, &kind.frame, start);
-            let source = channel / self.problem.geometry.c_out() as usize;
             let sample = &input[n * self.input.sample + source * self.input.channel..];
             let channels = Channels { along: self.lanes, count, to_box: self.box_len(kind) };
             load(self.isa, (&kind.frame, &cut), &self.input, channels, sample, boxes);

@@ -3,7 +3,10 @@
 use striate_core::pool::{Part, for_each_part};
 use striate_core::{Accumulator, Pool, Scalar, Tensor, with_scalar};
 
-/// The packed order of a depthwise weight.
+/// Channels in the widest vector.
+const MOST_LANES: usize = 16;
+
+/// The packed order of a weight. Its channels are rows of taps, one for each pair of an output and an input channel.
 #[derive(Default)]
 pub struct Weights {
     /// Kernel position of every packed tap.
@@ -18,6 +21,9 @@ pub struct Weights {
     pub width: usize,
     /// Channels of the weight that one produced channel sums over.
     pub summed: usize,
+    /// Input channels per group where the outputs are summed over, as for an input gradient: packed rows are then in
+    /// the order (group, input, output) and not, as stored, (group, output, input).
+    pub turned: Option<usize>,
     /// Items packed at a time.
     pub each: usize,
     /// Where they start; see [`Weights::cut`].
@@ -25,7 +31,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    fn item(&self) -> usize {
+    /// Numbers in the packed weights of one item.
+    pub fn item(&self) -> usize {
         self.order.len() * self.width
     }
 
@@ -60,18 +67,27 @@ impl Weights {
         });
     }
 
+    /// Where a packed row is stored.
+    fn stored(&self, packed: usize) -> usize {
+        let Some(c_in) = self.turned else { return packed };
+        let (item, summand) = (packed / self.summed, packed % self.summed);
+        (item / c_in * self.summed + summand) * c_in + item % c_in
+    }
+
     fn pack_item<W: Scalar, A: Accumulator>(&self, data: &[W], item: usize, packed: &mut [A]) {
-        for lane in 0..self.width {
-            let channel = item * self.width + lane;
-            if channel >= self.channels {
-                // Lanes past the last channel are computed and dropped; they must not be slow on the way.
-                packed.iter_mut().skip(lane).step_by(self.width).for_each(|slot| *slot = A::default());
-                continue;
-            }
-            let taps = &data[channel * self.taps..][..self.taps];
-            for (slot, &k) in packed[lane..].iter_mut().step_by(self.width).zip(&self.order) {
+        let first = item * self.width;
+        let real = self.width.min(self.channels - first);
+        let mut lanes: [&[W]; MOST_LANES] = [&[]; MOST_LANES];
+        for (channel, lane) in (first..first + real).zip(&mut lanes) {
+            *lane = &data[self.stored(channel) * self.taps..][..self.taps];
+        }
+        for (slots, &k) in packed.chunks_exact_mut(self.width).zip(&self.order) {
+            let (slots, past) = slots.split_at_mut(real);
+            for (slot, taps) in slots.iter_mut().zip(&lanes) {
                 *slot = A::from_f64(taps[k].widen().to_f64());
             }
+            // Lanes past the last channel are computed and dropped; they must not be slow on the way.
+            past.fill(A::default());
         }
     }
 }

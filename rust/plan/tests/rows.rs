@@ -48,7 +48,9 @@ impl Random {
                 Axis::new(self.next(1, most), kernel, self.pick(&[1, 1, 1, 2, 3, 5]), self.pick(&[1, 1, 2, 3, 4]), pad)
             })
             .collect();
-        let channels = Channels { groups: self.next(1, 40), c_in: 1, c_out: self.pick(&[1, 1, 1, 2, 3]) };
+        let c_in = self.pick(&[1, 1, 1, 2, 3]);
+        let most = if c_in == 1 { 40 } else { 4 };
+        let channels = Channels { groups: self.next(1, most), c_in, c_out: self.pick(&[1, 1, 1, 2, 3]) };
         Geometry::new(self.next(0, 3), channels, &axes.ok()?).ok()
     }
 }
@@ -98,6 +100,7 @@ fn run(row: &Kernel, problem: &Problem, data: (&[f64], &[f64], Option<&[f64]>), 
         (DType::F16, DType::F32, _) => produce::<F16, f32, F16>(row, problem, data, threads),
         (DType::Bf16, ..) => produce::<Bf16, Bf16, Bf16>(row, problem, data, threads),
         (DType::F16, ..) => produce::<F16, F16, F16>(row, problem, data, threads),
+        (DType::I32 | DType::I64, ..) => unreachable!("integers are not convolved"),
     }
 }
 

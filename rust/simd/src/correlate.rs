@@ -180,9 +180,11 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             Weights::Scalar(w) => (w.len(), false),
             Weights::Vector(w) => (w.len() / I::LANES, true),
         };
+        assert!(job.items == 1 || vector && job.items > 1 && job.lanes >= I::LANES, "one item, or full vectors");
+        let last = (job.items - 1) * I::LANES;
         let used = self.offsets.others.get(job.others.clone()).expect("other taps in range");
         if let (Some(&near), Some(&far)) = (used.iter().min(), used.iter().max()) {
-            let (from, to) = (job.base + near as isize, job.base + (far + self.line_reach) as isize);
+            let (from, to) = (job.base + near as isize, job.base + (far + self.line_reach + last) as isize);
             assert!(
                 from >= 0 && to <= job.src.len() as isize,
                 "source of {} does not hold {from}..{to}",
@@ -190,10 +192,10 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             );
         }
         let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
-        assert!(reach <= job.dst.len(), "destination of {} is short of {reach}", job.dst.len());
-        assert!(self.weights <= given, "too few weights");
+        assert!(reach + last <= job.dst.len(), "destination of {} is short of {reach} + {last}", job.dst.len());
+        assert!(self.weights * job.items <= given, "too few weights");
         if let Start::Vector(start) = job.start {
-            assert!(start.len() >= I::LANES);
+            assert!(start.len() >= I::LANES + last);
         }
         match (self.offsets.share, vector) {
             (1, false) => isa.run(Run::<A, I, 1, false>(self, job)),
@@ -212,6 +214,9 @@ pub struct Job<'a, A> {
     pub src: &'a [A],
     /// Added to every source offset; may be negative where the other taps in use make up for it.
     pub base: isize,
+    /// Neighbouring vectors of channels in source, destination and start that are computed together, tile by tile;
+    /// their weights follow each other.
+    pub items: usize,
     /// Weights.
     pub weights: Weights<'a, A>,
     /// Where sums start.
@@ -233,13 +238,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
     fn call(self, isa: I) {
         let Run(plan, job) = self;
         let (Weights::Scalar(weights) | Weights::Vector(weights)) = job.weights;
-        let start = match job.start {
-            Start::Scalar(value) => Some(isa.splat(value)),
-            // SAFETY: `run` asserted a full vector.
-            Start::Vector(values) => Some(unsafe { isa.load(values.as_ptr()) }),
-            Start::Destination => None,
-        };
-        let at = Place {
+        let mut at = Place {
             plan,
             src: job.src.as_ptr().wrapping_offset(job.base),
             weights: weights.as_ptr(),
@@ -247,14 +246,26 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             lanes: job.lanes,
             dst: job.dst.as_mut_ptr(),
         };
+        let (src, dst) = (at.src, at.dst);
         for tile in &plan.offsets.tiles {
-            // SAFETY: `run` asserted that source, weights and destination cover the reach of every tile.
-            unsafe {
-                match Correlation::<A, I>::allotted(tile.rows, SHARE) {
-                    14 => at.tile::<14, SHARE, VECTOR>(isa, tile, start),
-                    8 => at.tile::<8, SHARE, VECTOR>(isa, tile, start),
-                    4 => at.tile::<4, SHARE, VECTOR>(isa, tile, start),
-                    _ => at.tile::<1, SHARE, VECTOR>(isa, tile, start),
+            for item in 0..job.items {
+                let start = match job.start {
+                    Start::Scalar(value) => Some(isa.splat(value)),
+                    // SAFETY: `run` asserted a full vector for every item.
+                    Start::Vector(values) => Some(unsafe { isa.load(values.as_ptr().add(item * I::LANES)) }),
+                    Start::Destination => None,
+                };
+                at.src = src.wrapping_add(item * I::LANES);
+                at.dst = dst.wrapping_add(item * I::LANES);
+                at.weights = weights.as_ptr().wrapping_add(item * plan.weights * if VECTOR { I::LANES } else { 1 });
+                // SAFETY: `run` asserted that source, weights and destination cover the reach of every tile and item.
+                unsafe {
+                    match Correlation::<A, I>::allotted(tile.rows, SHARE) {
+                        14 => at.tile::<14, SHARE, VECTOR>(isa, tile, start),
+                        8 => at.tile::<8, SHARE, VECTOR>(isa, tile, start),
+                        4 => at.tile::<4, SHARE, VECTOR>(isa, tile, start),
+                        _ => at.tile::<1, SHARE, VECTOR>(isa, tile, start),
+                    }
                 }
             }
         }

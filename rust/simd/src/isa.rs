@@ -41,6 +41,10 @@ pub trait Simd<A: Accumulator>: Isa {
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a + b`.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Every second lane of `a` followed by every second lane of `b`.
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Lanes of `a` and `b` in turns, as two vectors.
+    fn zip(self, a: Self::V, b: Self::V) -> (Self::V, Self::V);
     /// The sum of all lanes, in a fixed order.
     fn sum(self, v: Self::V) -> A;
     /// The lanes `from..to`; `to` may exceed a vector.

@@ -22,7 +22,8 @@ impl Isa for Neon {
 
 /// Implements [`Simd`] and the conversions from one vector width's intrinsics.
 macro_rules! simd {
-    ($acc:ty, $v:ty, $lanes:literal, $set1:ident $fma:ident $add:ident $load:ident $store:ident $sum:ident) => {
+    ($acc:ty, $v:ty, $lanes:literal, $set1:ident $fma:ident $add:ident $load:ident $store:ident $sum:ident
+     $evens:ident $low:ident $high:ident) => {
         impl Simd<$acc> for Neon {
             type V = $v;
             type M = (usize, usize);
@@ -42,6 +43,16 @@ macro_rules! simd {
             fn add(self, a: $v, b: $v) -> $v {
                 // SAFETY: the token proves the feature.
                 unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn evens(self, a: $v, b: $v) -> $v {
+                // SAFETY: the token proves the feature.
+                unsafe { $evens(a, b) }
+            }
+            #[inline(always)]
+            fn zip(self, a: $v, b: $v) -> ($v, $v) {
+                // SAFETY: the token proves the feature.
+                unsafe { ($low(a, b), $high(a, b)) }
             }
             #[inline(always)]
             fn sum(self, v: $v) -> $acc {
@@ -84,8 +95,10 @@ macro_rules! simd {
     };
 }
 
-simd!(f32, float32x4_t, 4, vdupq_n_f32 vfmaq_f32 vaddq_f32 vld1q_f32 vst1q_f32 vaddvq_f32);
-simd!(f64, float64x2_t, 2, vdupq_n_f64 vfmaq_f64 vaddq_f64 vld1q_f64 vst1q_f64 vaddvq_f64);
+simd!(f32, float32x4_t, 4, vdupq_n_f32 vfmaq_f32 vaddq_f32 vld1q_f32 vst1q_f32 vaddvq_f32
+    vuzp1q_f32 vzip1q_f32 vzip2q_f32);
+simd!(f64, float64x2_t, 2, vdupq_n_f64 vfmaq_f64 vaddq_f64 vld1q_f64 vst1q_f64 vaddvq_f64
+    vuzp1q_f64 vzip1q_f64 vzip2q_f64);
 
 impl<S: Scalar> Convert<S> for Neon
 where

@@ -39,6 +39,14 @@ impl<A: Accumulator> Simd<A> for Portable {
         [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]]
     }
     #[inline(always)]
+    fn evens(self, a: [A; LANES], b: [A; LANES]) -> [A; LANES] {
+        [a[0], a[2], b[0], b[2]]
+    }
+    #[inline(always)]
+    fn zip(self, a: [A; LANES], b: [A; LANES]) -> ([A; LANES], [A; LANES]) {
+        ([a[0], b[0], a[1], b[1]], [a[2], b[2], a[3], b[3]])
+    }
+    #[inline(always)]
     fn sum(self, v: [A; LANES]) -> A {
         (v[0] + v[1]) + (v[2] + v[3])
     }

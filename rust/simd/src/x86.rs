@@ -66,7 +66,7 @@ impl Isa for Avx512 {
 macro_rules! simd {
     ($token:ty, $acc:ty, $v:ty, $m:ty, $lanes:literal, $registers:literal,
      $set1:ident $fma:ident $add:ident $load:ident $store:ident $maskload:ident $maskstore:ident,
-     sum: $sum:ident, mask: $mask:ident) => {
+     sum: $sum:ident, mask: $mask:ident, evens: $evens:ident, zip: $zip:ident) => {
         impl Simd<$acc> for $token {
             type V = $v;
             type M = $m;
@@ -86,6 +86,16 @@ macro_rules! simd {
             fn add(self, a: $v, b: $v) -> $v {
                 // SAFETY: the token proves the features.
                 unsafe { $add(a, b) }
+            }
+            #[inline(always)]
+            fn evens(self, a: $v, b: $v) -> $v {
+                // SAFETY: the token proves the features.
+                unsafe { $evens(a, b) }
+            }
+            #[inline(always)]
+            fn zip(self, a: $v, b: $v) -> ($v, $v) {
+                // SAFETY: the token proves the features.
+                unsafe { $zip(a, b) }
             }
             #[inline(always)]
             fn sum(self, v: $v) -> $acc {
@@ -195,18 +205,81 @@ unsafe fn sum4(v: __m256d) -> f64 {
     }
 }
 
+#[inline(always)]
+unsafe fn evens16(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let from = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        _mm512_permutex2var_ps(a, from, b)
+    }
+}
+#[inline(always)]
+unsafe fn zip16(a: __m512, b: __m512) -> (__m512, __m512) {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        let high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+        (_mm512_permutex2var_ps(a, low, b), _mm512_permutex2var_ps(a, high, b))
+    }
+}
+#[inline(always)]
+unsafe fn evens8_wide(a: __m512d, b: __m512d) -> __m512d {
+    // SAFETY: the caller holds the token.
+    unsafe { _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b) }
+}
+#[inline(always)]
+unsafe fn zip8_wide(a: __m512d, b: __m512d) -> (__m512d, __m512d) {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+        let high = _mm512_add_epi64(low, _mm512_set1_epi64(4));
+        (_mm512_permutex2var_pd(a, low, b), _mm512_permutex2var_pd(a, high, b))
+    }
+}
+/// Quarters 0, 2, 1, 3: undoes what instructions on halves leave between them.
+const QUARTERS: i32 = 0b11_01_10_00;
+#[inline(always)]
+unsafe fn evens8(a: __m256, b: __m256) -> __m256 {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let halves = _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b));
+        _mm256_castpd_ps(_mm256_permute4x64_pd::<QUARTERS>(halves))
+    }
+}
+#[inline(always)]
+unsafe fn zip8(a: __m256, b: __m256) -> (__m256, __m256) {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        (_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
+    }
+}
+#[inline(always)]
+unsafe fn evens4(a: __m256d, b: __m256d) -> __m256d {
+    // SAFETY: the caller holds the token.
+    unsafe { _mm256_permute4x64_pd::<QUARTERS>(_mm256_unpacklo_pd(a, b)) }
+}
+#[inline(always)]
+unsafe fn zip4(a: __m256d, b: __m256d) -> (__m256d, __m256d) {
+    // SAFETY: the caller holds the token.
+    unsafe {
+        let (low, high) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
+        (_mm256_permute2f128_pd::<0x20>(low, high), _mm256_permute2f128_pd::<0x31>(low, high))
+    }
+}
+
 simd!(Avx512, f32, __m512, __mmask16, 16, 32,
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
-    sum: sum16, mask: bits16);
+    sum: sum16, mask: bits16, evens: evens16, zip: zip16);
 simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
     _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
-    sum: sum8_wide, mask: bits8);
+    sum: sum8_wide, mask: bits8, evens: evens8_wide, zip: zip8_wide);
 simd!(Avx2, f32, __m256, __m256i, 8, 16,
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
-    sum: sum8, mask: mask8);
+    sum: sum8, mask: mask8, evens: evens8, zip: zip8);
 simd!(Avx2, f64, __m256d, __m256i, 4, 16,
     _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_maskload_pd _mm256_maskstore_pd,
-    sum: sum4, mask: mask4);
+    sum: sum4, mask: mask4, evens: evens4, zip: zip4);
 
 /// Implements [`Convert`] of a type that is its own accumulator.
 macro_rules! identity {
