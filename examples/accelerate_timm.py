@@ -81,6 +81,7 @@ def compare(name: str, batch: int, rounds: int) -> float:
 
 
 def main() -> None:
+    """Compare the networks that were named."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

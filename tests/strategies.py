@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
@@ -31,17 +31,21 @@ EDGES = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 56, 64, 65, 127, 129]
 
 @dataclass(frozen=True)
 class Depthwise:
-    """A depthwise convolution; one entry per axis, pads as (low, high)."""
+    """A depthwise convolution, or with several ``inputs`` a grouped one; one entry per axis, pads as (low, high)."""
 
     batch: int
     channels: int
+    """groups"""
     multiplier: int
+    """output channels per group"""
     size: tuple[int, ...]
     kernel: tuple[int, ...]
     stride: tuple[int, ...]
     dilation: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     dtypes: tuple[torch.dtype, torch.dtype] = (F32, F32)
+    inputs: int = 1
+    """input channels per group"""
 
     @property
     def rank(self) -> int:
@@ -54,11 +58,11 @@ class Depthwise:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        return (self.batch, self.channels, *self.size)
+        return (self.batch, self.channels * self.inputs, *self.size)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        return (self.channels * self.multiplier, 1, *self.kernel)
+        return (self.channels * self.multiplier, self.inputs, *self.kernel)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -67,8 +71,8 @@ class Depthwise:
     @property
     def terms(self) -> dict[str, int]:
         """Products per sum, and one for the bias."""
-        taps = prod(self.kernel)
-        return {"fwd": taps + 1, "dx": taps * self.multiplier, "dw": max(1, self.batch * prod(self.outputs))}
+        taps, positions = prod(self.kernel), self.batch * prod(self.outputs)
+        return {"fwd": taps * self.inputs + 1, "dx": taps * self.multiplier, "dw": max(1, positions)}
 
     @property
     def exact(self) -> Convolution:
@@ -80,7 +84,7 @@ class Depthwise:
             pass_,
             (self.dtypes[0],) * 2 if wide else self.dtypes,
             (layout, "cpu"),
-            (self.batch, self.channels, 1, self.multiplier),
+            (self.batch, self.channels, self.inputs, self.multiplier),
             (self.size, self.kernel, self.stride, self.dilation, [p for pair in self.padding for p in pair]),
         )
         return text + " wide" if wide else text
@@ -89,8 +93,11 @@ class Depthwise:
         return self.line("fwd")
 
     def run(self, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Through the public function where it can say these pads, else through the family that it calls."""
-        if all(low == high >= 0 for low, high in self.padding):
+        """Through the public function where it can say these pads, else through the family that it calls.
+
+        Several inputs per group always take the second way, for the public function may prefer torch.
+        """
+        if self.inputs == 1 and all(low == high >= 0 for low, high in self.padding):
             pads = tuple(low for low, _ in self.padding)
             public = getattr(striate, f"conv{self.rank}d")
             return public(x, w, bias, self.stride, pads, self.dilation, self.channels)
@@ -121,6 +128,13 @@ def normals(shape: tuple[int, ...], dtype: torch.dtype, terms: int, seed: int = 
     return torch.ldexp(torch.randn(shape, generator=generator, dtype=F64), scale).to(dtype)
 
 
+def fitting(problem: Depthwise, row: str) -> Depthwise:
+    """The problem, with a few groups of several inputs for rows that take nothing else."""
+    if not row.startswith("sliding"):
+        return problem
+    return replace(problem, channels=min(problem.channels, 3), inputs=2)
+
+
 @st.composite
 def problems(
     draw: st.DrawFn,
@@ -133,7 +147,8 @@ def problems(
     longest = [129, 65, 17][rank - 1]
     axes = [draw(_axis(longest if axis == rank - 1 else min(longest, 33 - 8 * rank))) for axis in range(rank)]
     size, kernel, stride, dilation, padding = zip(*axes, strict=True)
-    room = max(1, min(65, 20_000 // prod(size)))
+    dense = row.startswith("sliding")
+    room = max(1, min(3 if dense else 65, 20_000 // prod(size)))
     return Depthwise(
         draw(st.integers(least_batch, 3)),
         draw(st.sampled_from([c for c in EDGES if c <= room])),
@@ -144,6 +159,7 @@ def problems(
         dilation,
         padding,
         draw(st.sampled_from(dtypes)),
+        draw(st.integers(2, 4)) if dense else 1,
     )
 
 

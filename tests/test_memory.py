@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from strategies import (
     ROWS,
     Depthwise,
     channels_last,
+    fitting,
     forced,
 )
 from striate import _core
@@ -149,7 +151,7 @@ def all_guarded() -> None:
     places = [Guarded(1 << 17) for _ in range(4)]
     ran = dict.fromkeys(ROWS, 0)
     for row, (count, problem) in itertools.product(ROWS, enumerate(guarded_problems())):
-        problem = Depthwise(**{**problem.__dict__, "dtypes": DTYPES[count % 6]})
+        problem = fitting(replace(problem, dtypes=DTYPES[count % 6]), row)
         with forced(row):
             for pass_, layout in itertools.product(("fwd", "dx", "dw"), ("nchw", "nhwc")):
                 line = problem.line(pass_, layout)

@@ -1,7 +1,7 @@
 """What the machine can do, measured on the spot: copy bandwidth by size, and multiply-adds per second.
 
-All are torch's own routines (``copy_`` into memory that exists, ``clone``, ``mm``), the best that a user of torch can see.
-Bandwidth counts bytes read plus bytes written.
+All are torch's own routines (``copy_`` into memory that exists, ``clone``, ``mm``), the best that a user of torch can
+see. Bandwidth counts bytes read plus bytes written.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def refusal(
         return "more than one channel and a stride"
     if _PER_CHANNEL * channels > taps / (taps + _HALF):
         return f"{channels} output channels under {taps} taps are a matrix product"
-    if out is not None and all(type(size) is int for size in out):
-        if out[-1] < _COLUMNS or math.prod(out) < _POSITIONS:
-            return f"more than one channel on a small result of {list(out)}"
+    known = out is not None and all(type(size) is int for size in out)
+    if out is not None and known and (out[-1] < _COLUMNS or math.prod(out) < _POSITIONS):
+        return f"more than one channel on a small result of {list(out)}"
     return ""

@@ -49,8 +49,8 @@ def dcls(i: int, o: int, stride: Stride = 1, *, kernel: int = 7, count: int = 3)
     """Elements whose positions are learned; three of them have the parameters of a 3x3 kernel (arXiv 2112.03740)."""
     from .. import nn as layers
 
-    options = {"dilated_kernel_size": kernel, "version": "v1", "bias": False}
-    return layers.Dcls2d(i, o, count, stride, kernel // 2, **options)  # type: ignore[attr-defined]
+    padding = kernel // 2
+    return layers.Dcls2d(i, o, count, stride, padding, dilated_kernel_size=kernel, version="v1", bias=False)
 
 
 FILTERS: dict[str, Callable[..., nn.Module]] = {

@@ -187,8 +187,15 @@ def dcls(channels: int, kernel: int = 17, count: int = 34) -> nn.Module:
     """A depthwise filter of ``count`` elements whose positions are learned (arXiv 2112.03740)."""
     from .. import nn as layers
 
-    options = {"groups": channels, "padding": kernel // 2, "dilated_kernel_size": kernel, "version": "v1"}
-    return layers.Dcls2d(channels, channels, count, **options)  # type: ignore[attr-defined]
+    return layers.Dcls2d(
+        channels,
+        channels,
+        count,
+        padding=kernel // 2,
+        dilated_kernel_size=kernel,
+        groups=channels,
+        version="v1",
+    )
 
 
 MIXERS: dict[str, Callable[..., nn.Module]] = {

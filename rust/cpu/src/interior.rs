@@ -59,7 +59,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
     /// Where the source rows lie that row `row` is the first to meet, in a sample.
     pub fn fresh(&self, tracks: &[Track; 3], row: usize) -> Range<usize> {
         let (sweep, pitch) = (&tracks[1].sweeps[0], self.src.axis[1]);
-        let end = sweep.src0 + row as i64 * sweep.src_step + (sweep.taps - 1) as i64 * sweep.reach_step + 1;
+        let end = sweep.src0 + row as i64 * sweep.src_step + (sweep.taps - 1) * sweep.reach_step + 1;
         let at = |position: i64| position.clamp(0, tracks[1].source) as usize * pitch;
         at(end - sweep.src_step)..at(end)
     }

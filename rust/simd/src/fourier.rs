@@ -284,12 +284,12 @@ mod tests {
         taps.iter().for_each(|&(at, value)| k[at] += A::from_f64(value));
         ring.forward(isa, Halves::of(&mut k));
         ring.multiply(isa, Halves::of(&mut x), &k);
-        for t in 0..n {
+        for (t, got) in x.iter().enumerate() {
             let exact: f64 = taps
                 .iter()
                 .map(|&(at, value)| if t >= at { value * signed(1, t - at) } else { -value * signed(1, t + n - at) })
                 .sum();
-            let got = x[t].to_f64() / length as f64;
+            let got = got.to_f64() / length as f64;
             assert!((got - exact).abs() < 1e-3, "{} of {length}, {t}: {got}, expected {exact}", I::NAME);
         }
     }

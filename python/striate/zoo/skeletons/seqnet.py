@@ -71,8 +71,9 @@ def structured(channels: int, length: int, kernel: int = 64, bidirectional: bool
     """A global kernel of sub-kernels that double in length and decay (SGConv, arXiv 2210.09298)."""
     from ... import nn as layers
 
-    options = {"bidirectional": bidirectional, "activation": None, "pointwise": False}
-    return layers.SGConv1d(channels, length, kernel, **options)  # type: ignore[attr-defined]
+    return layers.SGConv1d(
+        channels, length, kernel, bidirectional=bidirectional, activation=None, pointwise=False
+    )
 
 
 _MIXERS: dict[str, Callable[..., nn.Module]] = {"multires": Multires, "structured": structured}
