@@ -302,3 +302,27 @@ def test_explain_names_row_copies_and_reasons() -> None:
         striate.explain("conv fwd nonsense")
     with pytest.raises(TypeError):
         striate.explain(torch.relu, x)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "kernel", "options", "sliding"),
+    [
+        ((15, 15), (60_000,), (51,), {"padding": 200, "dilation": 8}, True),
+        ((12, 12), (2048,), (64,), {"padding": 32}, True),
+        ((4, 4), (256, 256), (11, 11), {"padding": 5}, True),
+        ((2, 2), (32, 64, 64), (5, 5, 5), {"padding": 2}, True),
+        ((16, 16), (4096,), (9,), {"padding": 4}, False),
+        ((3, 64), (224, 224), (7, 7), {"padding": 3, "stride": 2}, False),
+    ],
+)
+def test_few_channels_under_many_taps_slide(
+    channels: tuple[int, int],
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    options: dict[str, int],
+    sliding: bool,
+) -> None:
+    x = torch.empty(1, channels[0], *size)
+    w = torch.empty(channels[1], channels[0], *kernel)
+    row = striate.explain(getattr(striate, f"conv{len(size)}d"), x, w, **options).row
+    assert row.startswith("sliding") == sliding

@@ -121,7 +121,8 @@ def _candidate(module: Any) -> tuple[type | None, str]:
     if weight.dtype not in _FLOATS:
         return None, f"dtype {weight.dtype}"
     if weight.shape[1] != 1:
-        why = refusal(module.out_channels, module.groups, module.kernel_size, module.stride, weight.dtype)
+        steps = (module.stride, module.dilation)
+        why = refusal(module.out_channels, module.groups, module.kernel_size, steps, weight.dtype)
         return (None, f"not depthwise: {why}") if why else (target, "few channels, sliding windows")
     if module.transposed:
         return target, f"depthwise, multiplier {module.in_channels // module.groups}"

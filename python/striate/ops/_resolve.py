@@ -95,7 +95,7 @@ def resolve(
     why = _torch_reason(call, input, weight, channels)
     if dense and not why:
         outputs = weight.shape[1] if call.kind == "transpose" else weight.shape[0]
-        refused = _sliding.refusal(outputs, groups, kernel, stride, input.dtype, shape.out)
+        refused = _sliding.refusal(outputs, groups, kernel, (stride, dilation), input.dtype, shape.out)
         why = f"not depthwise: {refused}" if refused else ""
     if why:
         return Plan(False, False, False, (), batched, lift, groups, why, shape)

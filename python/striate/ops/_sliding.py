@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 
 _DTYPES = (torch.float32, torch.float64)
-# Share of the peak: of torch for each output channel; of striate t taps reach t / (t + _HALF).
-_PER_CHANNEL, _HALF = 0.07, 14
+# Share of the peak: of torch for each output channel, less under dilation; of striate t taps reach t / (t + _HALF).
+_PER_CHANNEL, _DILATED, _HALF = 0.068, 0.05, 14
 # Vectors of columns need columns, and a call needs enough of them to be worth its set-up.
 _COLUMNS, _POSITIONS = 16, 128
 
@@ -23,22 +23,23 @@ def refusal(
     channels: int,
     groups: int,
     kernel: Sequence[int],
-    stride: Sequence[int],
+    steps: tuple[Sequence[int], Sequence[int]],
     dtype: torch.dtype,
     out: Sequence[int] | None = None,
 ) -> str:
     """Why ``channels`` output channels in all are torch's to compute, or an empty string.
 
-    ``out`` is the spatial size of the result where it is known.
+    ``steps`` are stride and dilation, ``out`` is the spatial size of the result where it is known.
     """
-    taps = math.prod(kernel)
+    taps, (stride, dilation) = math.prod(kernel), steps
+    each = _PER_CHANNEL if max(dilation) == 1 else _DILATED
     if groups != 1:
         return "more than one channel per group"
     if dtype not in _DTYPES:
         return f"more than one channel in {dtype}"
     if stride[-1] != 1:
         return "more than one channel and a stride"
-    if _PER_CHANNEL * channels > taps / (taps + _HALF):
+    if each * channels > taps / (taps + _HALF):
         return f"{channels} output channels under {taps} taps are a matrix product"
     known = out is not None and all(type(size) is int for size in out)
     if out is not None and known and (out[-1] < _COLUMNS or math.prod(out) < _POSITIONS):
