@@ -125,25 +125,29 @@ impl Cut {
         let mut cut = if last {
             let planes = power(channels, 1, 32);
             let n2 = power(ceil_div(outs2, 8), 1, 8);
-            let n1 = power(outs1, 1, (256 / (planes * n2)).clamp(1, 8));
+            let n1 = power(outs1, ceil_div(32, planes * n2), (256 / (planes * n2)).max(1));
             Cut { reg: 2, planes, n: [n1, n2], r: outs2.clamp(1, 8), c: [taps1.min(16), taps2.min(16)], steps }
         } else if taps1 == 1 {
             let n2 = power(ceil_div(outs2, 15), 1, 32);
             // An odd number of neighbours for each lane: their loads meet different banks.
             let r = ceil_div(outs2, n2).clamp(1, 15) | 1;
             let n1 = power(outs1, 1, (128 / n2).min(16));
-            let planes = power(channels, 1, 128 / (n1 * n2));
+            let planes = power(channels, ceil_div(32, n1 * n2), 128 / (n1 * n2));
             Cut { reg: 2, planes, n: [n1, n2], r, c: [1, taps2.min(16)], steps }
         } else {
             let n2 = power(outs2, 1, 32);
             let n1 = power(ceil_div(outs1, 8), 1, (128 / n2).min(8));
-            let planes = power(channels, 1, 128 / (n1 * n2));
+            let planes = power(channels, ceil_div(32, n1 * n2), 128 / (n1 * n2));
             Cut { reg: 1, planes, n: [n1, n2], r: outs1.clamp(1, 8), c: [taps1.min(16), taps2.min(32)], steps }
         };
         while cut.shared(8) > SHARED {
             cut.shrink();
         }
         cut
+    }
+
+    fn threads(&self) -> i64 {
+        self.planes * self.n[0] * self.n[1]
     }
 
     /// Results of a block along an axis.
@@ -161,17 +165,18 @@ impl Cut {
         self.planes * (self.extent(0) * self.extent(1) + self.c[0] * self.c[1]) * bytes
     }
 
-    /// Gives up what costs the most memory: taps of the wider reach, then planes, then threads.
+    /// Gives up what costs the most memory: taps of the wider reach, then planes, then threads, but for a warp's.
     fn shrink(&mut self) {
         let reach = |axis: usize| (self.c[axis] - 1) * self.steps[axis].1;
         let wide = usize::from(reach(1) > reach(0));
         if reach(wide) > self.outs(wide) * self.steps[wide].0 {
             self.c[wide] = ceil_div(self.c[wide], 2);
-        } else if self.planes > 1 {
+        } else if self.planes > 1 && self.threads() > 32 {
             self.planes /= 2;
         } else if self.n[0] * self.n[1] > 1 {
             let more = usize::from(self.n[1] > self.n[0]);
             self.n[more] /= 2;
+            self.planes *= if self.threads() < 32 { 2 } else { 1 };
         } else if self.c[wide] > 1 {
             self.c[wide] = ceil_div(self.c[wide], 2);
         } else {
@@ -238,7 +243,7 @@ fn produce_portion(problem: &Problem, (channels, spread, joins): (i64, i64, i64)
             ("c2", cut.c[1]),
         ],
     };
-    let block = (cut.planes * cut.n[0] * cut.n[1]) as u32;
+    let block = cut.threads() as u32;
     let sweeps: i64 = sweeps.iter().map(|sweeps| sweeps.0.len() as i64).product();
     let grid = (sweeps * tiles.iter().product::<i64>() * blocks).saturating_mul(g.batch());
     Launch {
