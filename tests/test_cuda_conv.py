@@ -1,5 +1,5 @@
-"""The CUDA rows of convolution: their real text, run on the host with the launches that a device would get, and compiled
-for every architecture within a budget of registers."""
+"""The CUDA rows of convolution: their real text, run on the host with the launches that a device would get, and
+compiled for every architecture within a budget of registers."""
 
 import json
 from pathlib import Path
@@ -130,7 +130,9 @@ def test_the_core_compiles_and_keeps_what_it_compiled(tmp_path, monkeypatch):
     assert size > len(code)
     assert _core.cuda_compile(source, 90) == code
     kept = tmp_path / name
-    kept.write_bytes(kept.read_bytes().replace(b"depthwise", b"depthfool", 1))  # not what the key says any more
+    kept.write_bytes(
+        kept.read_bytes().replace(b"depthwise", b"depthfool", 1)
+    )  # not what the key says any more
     assert _core.cuda_compile(source, 90) == code
     assert _core.cuda_cache_clear() == 1 and not _core.cuda_cache()
 

@@ -48,7 +48,13 @@ def install() -> str:
 def cuda_folders() -> list[str]:
     """Where wheels keep NVIDIA's libraries: beside torch, and in packages of their own."""
     site = Path(torch.__file__).parent.parent
-    inside = ("nvidia/cu13/lib", "nvidia/cu12/lib", "nvidia/cuda_nvrtc/lib", "nvidia/cuda_nvrtc/bin", "torch/lib")
+    inside = (
+        "nvidia/cu13/lib",
+        "nvidia/cu12/lib",
+        "nvidia/cuda_nvrtc/lib",
+        "nvidia/cuda_nvrtc/bin",
+        "torch/lib",
+    )
     return [str(folder) for name in inside if (folder := site / name).is_dir()]
 
 

@@ -207,7 +207,12 @@ fn produce(problem: &Problem) -> Recipe {
     Recipe { launches, workspace: 0 }
 }
 
-fn produce_portion(problem: &Problem, (channels, spread, joins): (i64, i64, i64), sweeps: [&Sweeps; 3], last: bool) -> Launch {
+fn produce_portion(
+    problem: &Problem,
+    (channels, spread, joins): (i64, i64, i64),
+    sweeps: [&Sweeps; 3],
+    last: bool,
+) -> Launch {
     let [a0, a1, a2] = sweeps;
     let cut = Cut::new(last, channels, a1, a2);
     let g = &problem.geometry;
