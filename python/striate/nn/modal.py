@@ -11,7 +11,7 @@ from ..ops import fft_conv1d
 
 
 class ModalConv1d(nn.Module):
-    """Depthwise causal convolution with h_t = Re sum_n R_n l_n^t + D at t = 0, |l_n| < 1.
+    """Depthwise causal convolution with ``h_t = Re sum_n R_n l_n^t + D`` at t = 0, ``|l_n| < 1``.
 
     It is computed as a convolution (:meth:`forward`), or sample by sample in O(modes) with
     s <- l s + u, y = Re sum_n R_n s_n + D u (:meth:`step`), as in Massaroli et al. 2023, arXiv 2310.18780, section 3.
