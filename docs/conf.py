@@ -7,16 +7,12 @@ and the search index is a file. Docstrings are reStructuredText, which is why th
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
 
 import striate
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 project = "striate"
 author = "the authors of striate"
@@ -34,7 +30,9 @@ myst_heading_anchors = 3
 myst_dmath_double_inline = True
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # signatures as the type checkers see them are in the sources; shapes are in the text
+autodoc_typehints = (
+    "none"  # signatures as the type checkers see them are in the sources; shapes are in the text
+)
 autodoc_inherit_docstrings = False
 autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
@@ -46,7 +44,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["_root"]  # index.html at the top, which leads to docs/index.html
 html_show_sphinx = False
 html_copy_source = False
-html_theme_options = {"top_of_page_buttons": []}
+html_theme_options: dict[str, Any] = {"top_of_page_buttons": []}
 html_math_renderer = "mathml"
 
 
