@@ -97,18 +97,20 @@ lint-python: $(VENV)/.dev ## ruff, mypy, the stub of _core and the plan of the h
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest striate._core
 
+GENERATED := tools/kernel_table.py tools/zoo_table.py tools/readme_table.py tools/record_table.py \
+	docs/pictures/draw.py
+
 .PHONY: docs
-docs: $(VENV)/.test ## write the generated documents anew
-	$(PY) tools/kernel_table.py
-	$(PY) tools/zoo_table.py
-	$(PY) tools/readme_table.py
+docs: $(VENV)/.dev ## write the generated documents anew and build the site into site/
+	for tool in $(GENERATED); do $(PY) $$tool || exit 1; done
+	$(PY) -m sphinx --quiet --fail-on-warning -c docs . site
+	@echo "site/index.html"
 
 .PHONY: docs-check
-docs-check: $(VENV)/.test ## links, README code and generated documents
+docs-check: $(VENV)/.dev ## links, generated documents, and the site without a warning
 	$(PY) tools/check_docs.py
-	$(PY) tools/kernel_table.py --check
-	$(PY) tools/zoo_table.py --check
-	$(PY) tools/readme_table.py --check
+	for tool in $(GENERATED); do $(PY) $$tool --check || exit 1; done
+	$(PY) -m sphinx --quiet --fail-on-warning -c docs . $(TARGET_DIR)/site
 
 # ---------------------------------------------------------------- what is shipped
 

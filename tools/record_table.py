@@ -40,8 +40,8 @@ def heading(here: Record, file: str) -> str:
     commit = f" at {here['commit']}" if here.get("commit") else ""
     shared = here.get("others") != 0  # a record that does not say counts as shared
     return (
-        f"{machine}, {here['cores']} cores, {here['date']}, torch {here['torch']}, striate {here['striate']}{commit}"
-        + ("; other processes shared the machine." if shared else ".")
+        f"{machine}, {here['cores']} cores, {here.get('date', 'undated')}, torch {here['torch']}, "
+        f"striate {here['striate']}{commit}" + ("; other processes shared the machine." if shared else ".")
     )
 
 
@@ -92,6 +92,26 @@ def contenders(cases: list[Record]) -> list[str]:
     return lines
 
 
+def memory(records: list[Record], cases: list[Record]) -> list[str]:
+    """What one call adds to the process's memory, where that was measured."""
+    names = set(map(name_of, cases))
+    found = [
+        (record["label"], record["bytes"])
+        for record in records
+        if record["kind"] == "peak" and record["label"] in names
+    ]
+    return [
+        line
+        for label, peaks in found
+        for line in (
+            "",
+            f"Memory that one call adds, {label}: "
+            + ", ".join(f"{name} {peak / 1e6:.3g} MB" for name, peak in peaks.items())
+            + ".",
+        )
+    ]
+
+
 def body(file: str, wanted: str) -> str:
     """The lines between the markers."""
     records = [json.loads(line) for line in (RECORDS / file).read_text().splitlines() if line]
@@ -104,7 +124,7 @@ def body(file: str, wanted: str) -> str:
     if not cases:
         raise SystemExit(f"bench/record/{file} holds no case {wanted!r}")
     table = passes(cases) if "pass" in cases[0] else contenders(cases)
-    return "\n".join([heading(here, file), *table])
+    return "\n".join([heading(here, file), *table, *memory(records, cases)])
 
 
 def written(text: str) -> str:

@@ -61,7 +61,10 @@ class ModalConv1d(nn.Module):
         return torch.zeros(batch, self.channels, self.modes, dtype=dtype, device=self.angle.device)
 
     def step(self, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One sample ``[N, channels]`` and the state before it, to the output and the state after it."""
+        """One sample ``[N, channels]`` and the state before it, to the output and the state after it.
+
+        The first state is :meth:`initial_state`.
+        """
         state = self._log_poles().exp() * state + input.unsqueeze(-1)
         residue = torch.view_as_complex(self.residue)
         return (residue * state).real.sum(-1) + self.D * input, state
