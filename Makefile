@@ -94,6 +94,7 @@ lint-python: $(VENV)/.dev ## ruff, mypy, the stub of _core and the plan of the h
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) tools/check_house.py
+	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest striate._core
 
@@ -116,7 +117,7 @@ docs-check: $(VENV)/.dev ## links, generated documents, and the site without a w
 
 .PHONY: wheel
 wheel: $(VENV)/.dev ## build the manylinux_2_28 wheel into dist/
-	rm -f dist/*.whl
+	rm -f dist/*
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m maturin build --release --locked --zig \
 		--compatibility manylinux_2_28 --auditwheel check --out dist
 	$(PY) tools/check_symbols.py --glibc 2.28 dist/*.whl
@@ -124,6 +125,10 @@ wheel: $(VENV)/.dev ## build the manylinux_2_28 wheel into dist/
 .PHONY: sdist-check
 sdist-check: $(VENV)/.dev ## build the sdist, then a wheel from nothing but the sdist
 	$(PY) tools/check_sdist.py
+
+.PHONY: release-check
+release-check: wheel sdist-check ## sdist, wheel, symbols, README, version and changelog agree
+	$(PY) tools/check_release.py dist/*.whl dist/*.tar.gz
 
 .PHONY: symbols
 symbols: $(VENV)/.test ## the extension needs neither torch nor C++ symbols
