@@ -23,7 +23,6 @@ CODE_SPAN = re.compile(r"`[^`\n]*`")
 MAKE_TARGET = re.compile(r"^make ([a-z0-9-]+)|`make ([a-z0-9-]+)[^`]*`", re.MULTILINE)
 # What a reader finds on every page of an operator, in this order; more may stand between.
 PARTS = ("In use", "Definition", "Derivatives", "Types", "Limits", "On record", "Papers")
-WIDEST = 96  # characters that a page of the site shows without scrolling
 NOT_RUN = "# not run"  # the first words of a block, or behind a command, followed by the reason
 
 
@@ -106,8 +105,6 @@ def broken_code(page: Path, text: str) -> list[str]:
         if not block.runs and not re.match(rf"{NOT_RUN}: \S+", block.code):
             broken.append(f"{where}: a block that is not run says why, `{NOT_RUN}: reason`")
         if block.language == "python":
-            if max(map(len, block.code.splitlines()), default=0) > WIDEST:
-                broken.append(f"{where}: a line is longer than {WIDEST} characters, the width of a page")
             try:
                 compile(block.code, f"{page.name}:{block.line}", "exec")
             except SyntaxError as error:
