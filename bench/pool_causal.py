@@ -144,6 +144,7 @@ def main() -> None:
         {
             "schema": 1,
             "kind": "environment",
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "command": "python bench/pool_causal.py",
             "striate": striate.__version__,
             "torch": torch.__version__,
