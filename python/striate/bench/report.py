@@ -183,7 +183,7 @@ def by_device(cases: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], dic
     pairs: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for case in cases:
         device = case.get("device", "cpu")
-        if case["fault"] or "striate" not in case["times"] or "problem" not in case:
+        if case.get("fault") or "striate" not in case["times"] or "problem" not in case:
             continue
         line = str(case["problem"]).replace(f" {device} ", " ", 1)
         found = pairs.setdefault((line, case["short"], case["pass"]), {})

@@ -17,7 +17,7 @@ _BARS = (
 
 def draw(chosen: Chosen) -> Drawn:
     """None unless the records hold cases that differ in nothing but the device."""
-    cases = [r for r in chosen.records if r["kind"] == "case" and chosen.family in (None, r["family"])]
+    cases = [r for r in chosen.records if r["kind"] == "case" and chosen.family in (None, r.get("family"))]
     if chosen.threads is not None:
         cases = [case for case in cases if case.get("device") == "cuda" or case["threads"] == chosen.threads]
     pairs = by_device(cases)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..report import plural
-from .style import PASS_NAMES, Chosen, Drawn, figure, machine_line
+from .style import PASS_NAMES, PASS_TICKS, Chosen, Drawn, figure, machine_line
 
 _GRID = "sizes"
 _SQUARE = re.compile(r" i(\d+)x\1 k(\d+)x\2 ")
@@ -35,7 +35,7 @@ def _table(cases: list[dict[str, Any]]) -> dict[str, Cells]:
     return panels
 
 
-def _panel(fig: Any, axes: Any, cells: Cells, labels: tuple[list[str], list[str]]) -> Any:
+def _panel(axes: Any, cells: Cells, labels: tuple[list[str], list[str]]) -> Any:
     import numpy as np
     from matplotlib.colors import LogNorm
 
@@ -50,7 +50,7 @@ def _panel(fig: Any, axes: Any, cells: Cells, labels: tuple[list[str], list[str]
         dark = not 1 / 8 < ratio < 8
         at = (columns.index(column), rows.index(row))
         axes.text(*at, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
-    axes.set_xticks(range(len(columns)), columns, fontsize=7)
+    axes.set_xticks(range(len(columns)), [PASS_TICKS.get(name, name) for name in columns], fontsize=7)
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
     axes.grid(visible=False)
     return shown
@@ -76,7 +76,7 @@ def draw(chosen: Chosen) -> Drawn:
     size = (1.9 + len(panels) * (0.5 + 0.62 * len(columns)), 1.5 + 0.22 * len(rows) + 0.4 * bool(gridded))
     fig, grid = figure((max(6.0, size[0]), max(3.0, size[1])), 1, len(panels), sharey=True)
     for axes, (title, cells) in zip(grid[0], panels.items(), strict=True):
-        shown = _panel(fig, axes, cells, (rows, columns))
+        shown = _panel(axes, cells, (rows, columns))
         axes.set_title(title, fontsize=9, loc="left")
         if gridded:
             axes.set_xlabel("map")

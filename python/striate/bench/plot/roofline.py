@@ -18,10 +18,8 @@ def _roofs(axes: Any, rates: dict[str, Any], dtype: str) -> None:
     for name, bandwidth in sorted(slopes, key=lambda pair: pair[1]):
         corner = peak / bandwidth
         axes.plot([_LOW, corner], [_LOW * bandwidth * 1e-9, peak * 1e-9], color=GREY, linewidth=0.9)
-        label = f"{name} {bandwidth * 1e-9:.0f} GB/s"
-        axes.annotate(
-            label, (_LOW * 1.1, _LOW * 1.1 * bandwidth * 1e-9), fontsize=7, color=GREY, va="bottom", rotation=0
-        )
+        label = f" {name} {bandwidth * 1e-9:.0f} GB/s"
+        axes.annotate(label, (_LOW, _LOW * bandwidth * 1e-9), fontsize=7, color=GREY, ha="left", va="top")
     axes.plot([peak / max(b for _, b in slopes), _HIGH], [peak * 1e-9] * 2, color=GREY, linewidth=0.9)
     axes.annotate(
         f"matrix product {peak * 1e-9:.0f} GFLOP/s", (_HIGH, peak * 1e-9), fontsize=7, color=GREY, ha="right", va="bottom"
@@ -52,7 +50,6 @@ def _panel(axes: Any, chosen: Chosen, cases: list[dict[str, Any]], rates: dict[s
     axes.set_xlim(_LOW, _HIGH)
     axes.set_xlabel("intensity: flop per byte read or written once")
     axes.set_ylabel("GFLOP/s")
-    axes.legend(loc="lower right", fontsize=8)
 
 
 def draw(chosen: Chosen) -> Drawn:
@@ -70,5 +67,6 @@ def draw(chosen: Chosen) -> Drawn:
         _panel(each, chosen, cases, rates)
         where = plural(cases[0]["threads"]) if device == "cpu" else "GPU"
         each.set_title(f"Roofline, {where}", loc="left", color=BLUE if device == "cpu" else ORANGE)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5, fontsize=8)
     machine_line(fig, chosen)
     return fig

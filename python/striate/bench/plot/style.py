@@ -21,6 +21,9 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, GREY = (
     "#666666",
 )
 PASS_COLOURS = {"fwd": BLUE, "dx": ORANGE, "dw": GREEN, "fwdbwd": PURPLE}
+# On two lines, for narrow columns.
+PASS_TICKS = {"forward": "forward", "input gradient": "input\ngradient", "weight gradient": "weight\ngradient",
+              "training step": "training\nstep"}  # fmt: skip
 PASS_NAMES = {"fwd": "forward", "dx": "input gradient", "dw": "weight gradient", "fwdbwd": "training step"}
 
 

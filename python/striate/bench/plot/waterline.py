@@ -61,16 +61,17 @@ def draw(chosen: Chosen) -> Drawn:
     joined = fused(record)
     _panel(after, joined, rates, f"every block fused, {len(joined)} kernels")
     line = rates["peak_f32"] / rates["copy"]
-    before.annotate(f"waterline {line:.1f} flop/byte", (most, line), ha="right", va="bottom", fontsize=7, color=BLUE)
+    text = f"waterline {line:.1f} flop per byte "
+    after.annotate(text, (most, line), ha="right", va="bottom", fontsize=7, color=BLUE)
     after.set_xlabel("ms that each kernel needs at least, in order")
     taken = 1e3 * sum(kernel["median"] for kernel in record["kernels"])
     ideal = 1e3 * sum(kernel["flops"] for kernel in record["kernels"]) / rates["peak_f32"]
     before.set_xlim(0, most * 1.01)
     text = f"measured, kernel by kernel: {taken:.2f} ms, efficiency {ideal / taken:.0%}"
-    before.annotate(text, (0.99, 0.95), xycoords="axes fraction", ha="right", va="top", fontsize=8, color=RED)
+    before.set_title(text, loc="right", fontsize=8, color=RED)
     for label, colour in (("convolution", BLUE), ("matrix product, or a fused block", GREEN), ("other", ORANGE)):
         after.bar(0, 0, 0, color=colour, label=label)
-    after.legend(loc="upper right", fontsize=7)
+    fig.legend(*after.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     shape = "x".join(map(str, record["shape"]))
     machine_line(fig, chosen, f"{plural(threads)} · input {shape}")
     return fig
