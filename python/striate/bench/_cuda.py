@@ -28,9 +28,7 @@ def cuda_status() -> dict[str, Any]:
         facts["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
     else:
         built = torch.version.cuda is not None
-        facts["why"] = (
-            "torch sees no CUDA device or driver" if built else "this torch was built without CUDA"
-        )
+        facts["why"] = "torch sees no CUDA device or driver" if built else "this torch was built without CUDA"
     facts["kernels"] = any(row["device"] == "cuda" for row in _core.kernels())
     return facts | (_ask("cuda_status") or {})
 

@@ -29,8 +29,12 @@ def add(commands: Commands) -> None:
         ABOUT.format(folder=store.folder(), variable=store.VARIABLE),
         ("striate cache ls", "striate cache warm convnext_tiny", "striate cache clear"),
     )
-    parser.add_argument("action", choices=("ls", "warm", "clear"), help="list, compile and measure ahead, or remove")
-    parser.add_argument("what", nargs="*", metavar="WHAT", help="warm: families, files or a problem line to compile")
+    parser.add_argument(
+        "action", choices=("ls", "warm", "clear"), help="list, compile and measure ahead, or remove"
+    )
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT", help="warm: families, files or a problem line to compile"
+    )
     add_threads(parser)
     add_json(parser)
 
@@ -47,9 +51,11 @@ def entries() -> list[dict[str, object]]:
 def _show(options: argparse.Namespace) -> None:
     found = entries()
     if options.json:
-        print(json.dumps({"schema": SCHEMA, "kind": "cache", "folder": str(store.folder()), "entries": found}))
+        print(
+            json.dumps({"schema": SCHEMA, "kind": "cache", "folder": str(store.folder()), "entries": found})
+        )
         return
-    rows = [(str(e["name"]), str(e["bytes"]), str(e["path"])) for e in found]
+    rows: list[tuple[str, ...]] = [(str(e["name"]), str(e["bytes"]), str(e["path"])) for e in found]
     if rows:
         report.show(report.Table("", ("<what", "bytes", "<where"), rows))
     else:

@@ -66,21 +66,32 @@ def add(commands: Commands) -> None:
             "striate bench --zoo convnext_atto resnet18        whole networks, both ways",
         ),
     )
-    bench.add_argument("what", nargs="*", metavar="WHAT", help="families, files, or one problem line (default: quick)")
+    bench.add_argument(
+        "what", nargs="*", metavar="WHAT", help="families, files, or one problem line (default: quick)"
+    )
     kind = bench.add_mutually_exclusive_group()
     kind.add_argument("--goals", action="store_true", help="the cases of the goals, with verdicts")
     kind.add_argument("--zoo", action="store_true", help="whole networks by name instead of problems")
     kind.add_argument(
-        "--waterline", action="store_true", help="the kernels of networks by name, one by one, for `striate plot`"
+        "--waterline",
+        action="store_true",
+        help="the kernels of networks by name, one by one, for `striate plot`",
     )
     _add_choices(bench)
-    bench.add_argument("--preset", choices=tuple(PRESETS), default="quick", help="full: more rounds, every rival")
+    bench.add_argument(
+        "--preset", choices=tuple(PRESETS), default="quick", help="full: more rounds, every rival"
+    )
     bench.add_argument(
         "--buffers", choices=("warm", "cold"), default="warm", help="cold: rotate tensors beyond the caches"
     )
-    bench.add_argument("--memory", action="store_true", help="also record what a call adds to the peak memory")
     bench.add_argument(
-        "--busy", choices=BUSY, default="mark", help="on a busy machine: say so (default), wait, or refuse to measure"
+        "--memory", action="store_true", help="also record what a call adds to the peak memory"
+    )
+    bench.add_argument(
+        "--busy",
+        choices=BUSY,
+        default="mark",
+        help="on a busy machine: say so (default), wait, or refuse to measure",
     )
     bench.add_argument("--json", metavar="FILE", help="write records as JSON lines")
 
@@ -97,7 +108,10 @@ def _add_choices(bench: argparse.ArgumentParser) -> None:
         help="fwd,dx,dw,fwdbwd (default: the three passes of a convolution)",
     )
     bench.add_argument(
-        "--dtype", type=some_of(tuple(DTYPES), "dtype"), metavar="T,T", help=f"{','.join(DTYPES)}: instead of the lines' own"
+        "--dtype",
+        type=some_of(tuple(DTYPES), "dtype"),
+        metavar="T,T",
+        help=f"{','.join(DTYPES)}: instead of the lines' own",
     )
     add_threads(bench)
     bench.add_argument(
@@ -129,7 +143,9 @@ def entries(options: argparse.Namespace) -> tuple[Entry, ...]:
         found += [Entry("line", "", parse(word))] if " " in word.strip() else load(word)
     if options.dtype:
         found = [
-            Entry(e.family, e.label, e.problem.in_dtype(DTYPES[word])) for word in options.dtype for e in found
+            Entry(e.family, e.label, e.problem.in_dtype(DTYPES[word]))
+            for word in options.dtype
+            for e in found
         ]
     wanted = options.device or tuple(dict.fromkeys(e.problem.device for e in found))
     devices = chosen_devices(wanted)
@@ -150,7 +166,9 @@ def _settings(options: argparse.Namespace) -> Settings:
     cold = options.buffers == "cold"
     settings = Settings(found, passes, options.threads, vs, seconds, limit, cold, options.memory)
     if not cases(settings):
-        raise ValueError(f"--pass: none of these problems has the pass {','.join(passes or ())}; theirs are fwd,fwdbwd")
+        raise ValueError(
+            f"--pass: none of these problems has the pass {','.join(passes or ())}; theirs are fwd,fwdbwd"
+        )
     return settings
 
 
@@ -264,8 +282,10 @@ def _print(records: list[dict[str, Any]]) -> None:
         if case["fault"]:
             print(f"FAILED {case['problem']}: {case['fault']}")
     wrong = sum(bool(case["fault"]) for case in ordered)
-    print(f"{len(ordered)} cases in {end['seconds']:.0f} s" + (f", {wrong} FAILED" if wrong else ", all verified"))
+    print(
+        f"{len(ordered)} cases in {end['seconds']:.0f} s"
+        + (f", {wrong} FAILED" if wrong else ", all verified")
+    )
     slowed = [f"{name} {value}" for name, value in end["lost"].items() if value and name != "stolen_ticks"]
     if slowed:
         print(f"the processor was slowed down meanwhile: {', '.join(slowed)}; times are not reliable")
-

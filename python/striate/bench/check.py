@@ -98,7 +98,9 @@ def _operations(isa: str, threads: tuple[int, ...]) -> dict[str, tuple[int, list
     for template in CALLS:
         for word in DTYPES:
             spec = Spec.parse(template.format(word))
-            if word in ("bf16", "f16") and (spec.pass_ != "fwd" or not spec.op.startswith(("max", "avg", "causal"))):
+            if word in ("bf16", "f16") and (
+                spec.pass_ != "fwd" or not spec.op.startswith(("max", "avg", "causal"))
+            ):
                 continue  # the gradients of half types are sums of rounded values, which are tested elsewhere
             assert spec.op in known
             work = Calls(Entry("check", "", spec), spec)
@@ -139,7 +141,9 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     except re.error as error:
         raise ValueError(f"--rows: expected a regular expression, got {options.rows!r}: {error}") from None
     start, before = time.monotonic(), torch.get_num_threads()
-    count = sum(bool(re.search(options.rows, row["name"])) for row in _core.kernels() if row["device"] == "cpu")
+    count = sum(
+        bool(re.search(options.rows, row["name"])) for row in _core.kernels() if row["device"] == "cpu"
+    )
     if not count:
         raise ValueError(f"--rows: no row matches {options.rows!r}; `striate info` lists them")
     found = []
@@ -155,7 +159,7 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({"schema": SCHEMA, "kind": "check", "rows": found, "seconds": seconds}))
         return int(bool(wrong))
-    rows = [(each["row"], str(each["problems"]), each["verdict"]) for each in found]
+    rows: list[tuple[str, ...]] = [(each["row"], str(each["problems"]), each["verdict"]) for each in found]
     report.show(report.Table("", ("<row", "problems", "<verdict"), rows))
     for each in wrong:
         for fault in each["faults"][:3]:
@@ -163,7 +167,9 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     total = sum(each["problems"] for each in found)
     if wrong:
         names = "|".join(re.escape(each["row"]) for each in wrong)
-        print(f"{len(wrong)} rows are WRONG on this machine: please report them with the output of `striate info`.")
+        print(
+            f"{len(wrong)} rows are WRONG on this machine: please report them with the output of `striate info`."
+        )
         print(f"Until then STRIATE_KERNELS='-^({names})$' leaves them out.")
     else:
         asked = sum(each["verdict"] == "right" for each in found)

@@ -42,12 +42,23 @@ def add(commands: Commands) -> None:
     parser.add_argument("old", type=Path, metavar="OLD", help="a record, or the only one")
     parser.add_argument("new", type=Path, nargs="?", metavar="NEW", help="the record to be judged")
     parser.add_argument(
-        "--tolerance", type=fraction, default=0.05, metavar="T", help="changes up to this count as none (default: 5%%)"
+        "--tolerance",
+        type=fraction,
+        default=0.05,
+        metavar="T",
+        help="changes up to this count as none (default: 5%%)",
     )
-    parser.add_argument("--against", default="torch", metavar="NAME", help="the rival in the records (default: torch)")
-    parser.add_argument("--raw", action="store_true", help="with two records: compare seconds, not ratios to the rival")
     parser.add_argument(
-        "--fail-on", choices=("slower", "unsure", "never"), default="slower", help="what makes the exit status 1"
+        "--against", default="torch", metavar="NAME", help="the rival in the records (default: torch)"
+    )
+    parser.add_argument(
+        "--raw", action="store_true", help="with two records: compare seconds, not ratios to the rival"
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=("slower", "unsure", "never"),
+        default="slower",
+        help="what makes the exit status 1",
     )
     add_json(parser)
 
@@ -121,7 +132,11 @@ def _judged(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             "threads": key[3],
             "times": [None if side is None else side["median"] for side in sides],
             "change": None if change is None else vars(change),
-            "verdict": "FAILED" if broken else "UNSURE" if change is None else change.verdict(options.tolerance),
+            "verdict": "FAILED"
+            if broken
+            else "UNSURE"
+            if change is None
+            else change.verdict(options.tolerance),
         }
 
 
@@ -129,7 +144,9 @@ def _differences(options: argparse.Namespace) -> list[str]:
     """What else is different between the two runs."""
     if options.new is None:
         return []
-    sides = [next((r for r in read(path) if r["kind"] == "environment"), {}) for path in (options.old, options.new)]
+    sides = [
+        next((r for r in read(path) if r["kind"] == "environment"), {}) for path in (options.old, options.new)
+    ]
     names = ("cpu", "cores", "torch", "onednn", "python", "striate", "commit", "busy", "variables")
     return [
         f"{name}: {sides[0].get(name)} -> {sides[1].get(name)}"
@@ -154,9 +171,13 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     """The command; 1 if something got slower."""
     found = list(_judged(options))
     if not found:
-        raise ValueError(f"--against: no case of {options.old} has times of both striate and {options.against!r}")
+        raise ValueError(
+            f"--against: no case of {options.old} has times of both striate and {options.against!r}"
+        )
     counts = Counter(each["verdict"] for each in found)
-    bad = {"slower": ("SLOWER", "FAILED"), "unsure": ("SLOWER", "FAILED", "UNSURE"), "never": ()}[options.fail_on]
+    bad = {"slower": ("SLOWER", "FAILED"), "unsure": ("SLOWER", "FAILED", "UNSURE"), "never": ()}[
+        options.fail_on
+    ]
     status = int(any(counts[verdict] for verdict in bad))
     if options.json:
         print(json.dumps({"schema": SCHEMA, "kind": "comparison", "cases": found, "verdicts": counts}))

@@ -45,7 +45,7 @@ def striate(operands: Operands) -> Call:
 def _preallocated(operands: Operands) -> Call:
     """The kernel alone, into memory that exists, through the door that knows no torch and on threads of its own."""
     p = operands.problem
-    first, second = {"fwd": "xw", "dx": "gw", "dw": "gx"}[p.pass_]
+    first, second = {"fwd": ("x", "w"), "dx": ("g", "w"), "dw": ("g", "x")}[p.pass_]
     a, b = getattr(operands, first), getattr(operands, second)
     name = {"fwd": "g", "dx": "x", "dw": "w"}[p.pass_]
     out = torch.empty_like(getattr(operands, name))

@@ -55,12 +55,16 @@ def _core_findings() -> Iterator[Finding]:
         yield Finding("note", f"operators go by way of {route}, which costs some microseconds a call", fix)
     fault = verify(make_operands(Problem.parse(LINE)), (1,))
     if fault:
-        yield Finding("broken", f"a depthwise convolution is wrong: {fault}", "run `striate check` and report it")
+        yield Finding(
+            "broken", f"a depthwise convolution is wrong: {fault}", "run `striate check` and report it"
+        )
     else:
         yield Finding("well", f"a depthwise convolution is right (row {_core.explain(LINE)['row']})")
     pattern = os.environ.get("STRIATE_KERNELS")
     if pattern:
-        yield Finding("note", f"STRIATE_KERNELS={pattern} chooses among the kernels", "unset it to have the fastest")
+        yield Finding(
+            "note", f"STRIATE_KERNELS={pattern} chooses among the kernels", "unset it to have the fastest"
+        )
 
 
 def _cpu_findings() -> Iterator[Finding]:
@@ -73,7 +77,9 @@ def _cpu_findings() -> Iterator[Finding]:
     count, have = torch.get_num_threads(), cores()
     if count > have:
         fix = f"torch.set_num_threads({have}), or unset {' and '.join(_COUNTS)}"
-        yield Finding("note", f"torch uses {count} threads on {have} processors: they will wait for each other", fix)
+        yield Finding(
+            "note", f"torch uses {count} threads on {have} processors: they will wait for each other", fix
+        )
     else:
         yield Finding("well", f"torch uses {count} of {have} processors")
     running = others()
@@ -81,7 +87,9 @@ def _cpu_findings() -> Iterator[Finding]:
         yield Finding("note", f"{running:g} other processes run: times mean little now", "measure later")
     if governor() not in (None, "performance"):
         yield Finding(
-            "note", f"the clock is governed by {governor()}", "cpupower frequency-set -g performance, to measure"
+            "note",
+            f"the clock is governed by {governor()}",
+            "cpupower frequency-set -g performance, to measure",
         )
     half = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     if half and any(name.startswith("amx") for name in _flags()):
@@ -106,9 +114,13 @@ def _cuda_findings() -> Iterator[Finding]:
         yield Finding("well", f"no GPU: {status['why']}; everything runs on the CPU")
     elif not status["kernels"]:
         names = ", ".join(status["devices"])
-        yield Finding("note", f"{names}: this build has no CUDA kernels, torch's run", "install a build with them")
+        yield Finding(
+            "note", f"{names}: this build has no CUDA kernels, torch's run", "install a build with them"
+        )
     else:
-        yield Finding("well", f"CUDA kernels for {', '.join(status['devices'])}, NVRTC {status.get('nvrtc', 'found')}")
+        yield Finding(
+            "well", f"CUDA kernels for {', '.join(status['devices'])}, NVRTC {status.get('nvrtc', 'found')}"
+        )
 
 
 def _folder_findings() -> Iterator[Finding]:
@@ -118,7 +130,9 @@ def _folder_findings() -> Iterator[Finding]:
         (folder / f".probe{os.getpid()}").touch()
         (folder / f".probe{os.getpid()}").unlink()
     except OSError as error:
-        yield Finding("broken", f"cannot write to {folder}: {error.strerror}", f"set {store.VARIABLE} to a folder")
+        yield Finding(
+            "broken", f"cannot write to {folder}: {error.strerror}", f"set {store.VARIABLE} to a folder"
+        )
         return
     yield Finding("well", f"the cache folder {folder} can be written")
     if not store.rates_file().exists():
@@ -144,7 +158,9 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     found = list(findings())
     broken = sum(each.state == "broken" for each in found)
     if options.json:
-        print(json.dumps({"schema": SCHEMA, "kind": "doctor", "findings": [each._asdict() for each in found]}))
+        print(
+            json.dumps({"schema": SCHEMA, "kind": "doctor", "findings": [each._asdict() for each in found]})
+        )
         return int(bool(broken))
     report.show(report.Table("", ("<", "<what", "<what to do"), [tuple(each) for each in found]))
     notes = sum(each.state == "note" for each in found)

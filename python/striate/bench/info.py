@@ -39,7 +39,9 @@ def add(commands: Commands) -> None:
             "striate explain max_pool2d fwd f32 nchw cpu n8 c64 i112x112 k3x3",
         ),
     )
-    why.add_argument("line", nargs="+", metavar="PROBLEM", help="a problem line; quotes around it are not needed")
+    why.add_argument(
+        "line", nargs="+", metavar="PROBLEM", help="a problem line; quotes around it are not needed"
+    )
     add_threads(why)
     add_json(why)
 
@@ -63,7 +65,9 @@ def run_info(options: argparse.Namespace, words: Sequence[str]) -> int:
         return 0
     show(Table("", ("<fact", "<value"), [(name, _cell(value)) for name, value in facts().items()]))
     table = Table(
-        "Kernel rows, in the order in which they are asked", ("<row", "<device", "<runs here", "<note"), spare=("<note",)
+        "Kernel rows, in the order in which they are asked",
+        ("<row", "<device", "<runs here", "<note"),
+        spare=("<note",),
     )
     table.rows += [(r["name"], r["device"], "yes" if r["available"] else "no", r["note"]) for r in kernels]
     show(table)
@@ -116,10 +120,14 @@ def run_explain(options: argparse.Namespace, words: Sequence[str]) -> int:
     print(f"row        {found['row']}" + (f" ({found['why']})" if "why" in found else ""))
     if found["workspace"] is not None:
         print(f"workspace  {found['workspace']} bytes")
-    print(f"cost       {found['macs']} multiply-adds, {found['bytes']} bytes, {found['intensity']:.3g} flop/byte")
+    print(
+        f"cost       {found['macs']} multiply-adds, {found['bytes']} bytes, {found['intensity']:.3g} flop/byte"
+    )
     for each in found["bounds"]:
         rate = f"{each['peak'] * 1e-9:.0f} GFLOP/s, {each['bandwidth'] * 1e-9:.1f} GB/s at this size"
-        print(f"at best    {each['seconds'] * 1e3:.4g} ms on {plural(each['threads'])}, {each['bound']} bound ({rate})")
+        print(
+            f"at best    {each['seconds'] * 1e3:.4g} ms on {plural(each['threads'])}, {each['bound']} bound ({rate})"
+        )
     if found.get("fault"):
         print(f"WRONG      {found['fault']}")
     if found["refusals"]:

@@ -31,7 +31,9 @@ def add(commands: Commands) -> None:
         ("striate roofline --threads 1,2,all", "striate roofline --fresh --device cpu,cuda"),
     )
     add_threads(parser)
-    parser.add_argument("--device", type=some_of(DEVICES, "device"), default=("cpu",), metavar="D,D", help="cpu,cuda")
+    parser.add_argument(
+        "--device", type=some_of(DEVICES, "device"), default=("cpu",), metavar="D,D", help="cpu,cuda"
+    )
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--fresh", action="store_true", help="forget the rates on file")
     how.add_argument("--cached", action="store_true", help="measure only what is not on file")
@@ -43,14 +45,21 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
     devices = chosen_devices(options.device)
     running = others()
     if busy(running):
-        print(f"striate: this machine is busy ({running:g} other processes run), rates may be low", file=sys.stderr)
+        print(
+            f"striate: this machine is busy ({running:g} other processes run), rates may be low",
+            file=sys.stderr,
+        )
     if not options.cached:
         store.forget()
     rates = full(options.threads, devices)
     path = store.save(better=not options.fresh)
     rates = full(options.threads, devices)  # with what the file had that was better
     if options.json:
-        print(json.dumps({"schema": SCHEMA, "kind": "roofline", "machine": store.machine_key(), "roofline": rates}))
+        print(
+            json.dumps(
+                {"schema": SCHEMA, "kind": "roofline", "machine": store.machine_key(), "roofline": rates}
+            )
+        )
         return 0
     report.show(report.roofline_table(rates))
     report.show(report.level_table(rates))

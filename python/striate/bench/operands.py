@@ -67,7 +67,8 @@ def make_operands(problem: Problem, seed: int = 0) -> Operands:
 
     x, g = (in_layout(draw(name, 1, problem.dtype), problem.layout) for name in ("x", "g"))
     w = draw("w", 0, problem.weight_dtype)
-    return Operands(problem, *(tensor.to(problem.device) for tensor in (x, w, g)), period)
+    x, w, g = (tensor.to(problem.device) for tensor in (x, w, g))
+    return Operands(problem, x, w, g, period)
 
 
 def in_layout(tensor: Tensor, layout: str) -> Tensor:

@@ -55,7 +55,11 @@ def fraction(text: str) -> float:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """The argument ``--threads``."""
     parser.add_argument(
-        "--threads", type=threads, default=threads("1,all"), metavar="N,N", help="numbers of threads (default: 1,all)"
+        "--threads",
+        type=threads,
+        default=threads("1,all"),
+        metavar="N,N",
+        help="numbers of threads (default: 1,all)",
     )
 
 
@@ -67,7 +71,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 Commands = Any  # argparse names its subparsers by a private type
 
 
-def command(commands: Commands, name: str, text: str, examples: Iterable[str] = ()) -> argparse.ArgumentParser:
+def command(
+    commands: Commands, name: str, text: str, examples: Iterable[str] = ()
+) -> argparse.ArgumentParser:
     """A subcommand whose help says what it does and shows how."""
     epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
     summary = text.splitlines()[0].rstrip(".")

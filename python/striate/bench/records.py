@@ -48,7 +48,9 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     if path.is_dir():
         found = [record for file in sorted(path.glob("*.jsonl")) for record in read(file)]
         if not found:
-            raise ValueError(f"{path}: expected a folder with records (*.jsonl); write one: striate bench --json FILE")
+            raise ValueError(
+                f"{path}: expected a folder with records (*.jsonl); write one: striate bench --json FILE"
+            )
         return found
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -64,6 +66,8 @@ def read(path: str | Path) -> list[dict[str, Any]]:
             raise ValueError(f"{path} line {number}: expected a JSON object, got {line[:40]!r}") from None
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema not in READABLE:
-            raise ValueError(f"{path} line {number}: expected schema {' or '.join(map(str, READABLE))}, got {schema}")
+            raise ValueError(
+                f"{path} line {number}: expected schema {' or '.join(map(str, READABLE))}, got {schema}"
+            )
         records.append(record)
     return records

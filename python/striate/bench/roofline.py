@@ -186,7 +186,9 @@ def levels(threads: int) -> list[dict[str, Any]]:
         each = 1 << max(12, (size // 4).bit_length() - 1)
         if level == "L1":
             if threads == 1:
-                found.append({"level": level, "size": size, "copy": small_bandwidth(each), "copy_bytes": each})
+                found.append(
+                    {"level": level, "size": size, "copy": small_bandwidth(each), "copy_bytes": each}
+                )
             continue
         found.append(
             {"level": level, "size": size, "copy": copy_bandwidth(threads, each), "copy_bytes": each}

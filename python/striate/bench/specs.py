@@ -48,7 +48,9 @@ class Spec:
         found = [_SIZE.fullmatch(word) for word in words[5:]]
         sizes = {m[1]: tuple(int(part) for part in m[2].split("x")) for m in found if m}
         if None in found or set(sizes) != set(needed) or len(found) != len(needed):
-            raise ValueError(f"{op}: expected sizes {' '.join(needed)} behind the device, got {' '.join(words[5:])!r}")
+            raise ValueError(
+                f"{op}: expected sizes {' '.join(needed)} behind the device, got {' '.join(words[5:])!r}"
+            )
         if not all(number for numbers in sizes.values() for number in numbers):
             raise ValueError(f"{op}: sizes must be at least 1, got {' '.join(words[5:])!r}")
         dtype = next(dtype for dtype, word in DTYPE_WORDS.items() if word == words[2])

@@ -64,7 +64,7 @@ def forget() -> None:
 
 
 def save(better: bool = True) -> Path:
-    """Write this machine's rates; with ``better`` a higher rate that the file has is kept, since a peak is a maximum."""
+    """Write this machine's rates; with ``better`` a higher rate on file is kept, since a peak is a maximum."""
     everything, path = _read(), rates_file()
     old = everything.get(machine_key(), {}) if better else {}
     mine = rates()

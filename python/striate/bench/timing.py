@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -59,7 +60,7 @@ class OnDevice:
             events[1].record()
         torch.cuda.synchronize()
         share = calls if together else 1
-        return [1e-3 * a.elapsed_time(b) / share for a, b in zip(events, events[1:], strict=False)]
+        return [1e-3 * a.elapsed_time(b) / share for a, b in pairwise(events)]
 
 
 class Rotating:

@@ -6,11 +6,12 @@ functions and inputs (``families``). The campaign in ``runner.py`` sees no diffe
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,46 +28,48 @@ from .timing import Call, Contender, Local, OnDevice, Rotating
 from .verify import same, verify
 
 
-class Work(Protocol):
-    """What the campaign needs to know."""
+class Work(ABC):
+    """What the campaign needs to know: where it comes from, and multiply-adds of the pass."""
 
     entry: Entry
     problem: Problem | Spec
+    macs: int
 
     @property
+    @abstractmethod
     def row(self) -> str:
         """The kernel rows that run."""
-        ...
 
     @property
-    def macs(self) -> int:
-        """Multiply-adds."""
-        ...
-
-    @property
+    @abstractmethod
     def bytes(self) -> int:
         """Bytes read and written at least."""
-        ...
 
+    @abstractmethod
     def verify(self, threads: tuple[int, ...]) -> str:
         """What is wrong with striate's result; empty if nothing."""
-        ...
 
+    @abstractmethod
     def calls(self, vs: tuple[str, ...]) -> dict[str, Callable[[], Call]]:
         """What makes each contender's call."""
-        ...
 
+    @abstractmethod
     def copy(self) -> Work:
         """The same on tensors of its own."""
-        ...
 
 
-class Convolution:
+class Convolution(Work):
     """A pass of a convolution."""
 
     def __init__(self, entry: Entry, operands: Operands) -> None:
-        self.entry, self.operands, self.problem = entry, operands, operands.problem
-        self.macs, self.bytes = self.problem.macs, self.problem.bytes
+        self.entry, self.operands = entry, operands
+        self.problem: Problem = operands.problem
+        self.macs = self.problem.macs
+
+    @property
+    def bytes(self) -> int:
+        """Both operands read once and the result written once."""
+        return self.problem.bytes
 
     @cached_property
     def row(self) -> str:
@@ -97,11 +100,12 @@ class Convolution:
         return Convolution(self.entry, self.operands.copy())
 
 
-class Calls:
+class Calls(Work):
     """A line of another family."""
 
     def __init__(self, entry: Entry, spec: Spec) -> None:
-        self.entry, self.problem = entry, spec
+        self.entry = entry
+        self.problem: Spec = spec
         self.contest: Contest = make(spec)
         self.macs = self.contest.macs * (3 if spec.pass_ == "fwdbwd" else 1)
         self._rows: list[str] = []
@@ -211,7 +215,7 @@ def rows_called() -> Iterator[list[str]]:
         rows.append(original(*given))
         return rows[-1]
 
-    _core.call = call
+    _core.call = call  # type: ignore[assignment]
     try:
         yield rows
     finally:
@@ -244,7 +248,9 @@ def contenders(work: Work, vs: tuple[str, ...], child: Child, copies: int) -> di
     sets = [work, *(work.copy() for _ in range(copies - 1))]
     makers = [each.calls(vs) for each in sets]
     timed = OnDevice if work.problem.device == "cuda" else Local
-    fragile = isinstance(work, Convolution) and work.problem.dtype.itemsize < 4 and work.problem.device == "cpu"
+    fragile = (
+        isinstance(work, Convolution) and work.problem.dtype.itemsize < 4 and work.problem.device == "cpu"
+    )
     found: dict[str, Contender] = {}
     for name in makers[0]:
         if fragile and name.startswith("torch"):
@@ -257,7 +263,7 @@ def contenders(work: Work, vs: tuple[str, ...], child: Child, copies: int) -> di
 
 def is_rival(name: str) -> bool:
     """Whether a contender is another way to the same result, not one of ours."""
-    return name.split(".")[0] not in ("striate", *OTHERS)
+    return name.split(".", 1)[0] not in ("striate", *OTHERS)
 
 
 def dtype_word(problem: Problem | Spec) -> str:

@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from importlib import import_module
 from math import prod
 from typing import Any
 
@@ -29,7 +30,7 @@ def published(name: str) -> Any:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        from DCLS.construct import modules
+        modules: Any = import_module("DCLS.construct.modules")
     except ImportError:
         return None
     finally:
@@ -70,7 +71,7 @@ def _by_torch(layer: nn.Module) -> nn.Module:
     twin = copy.deepcopy(layer)
     for module in twin.modules():
         if type(module) is striate.nn.Conv2d:
-            module.__class__ = nn.Conv2d
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
     return twin
 
 
@@ -93,7 +94,9 @@ def _learned(spec: Spec) -> Contest:
     batch, channels, elements, (size, *_) = spec.one("n"), spec.one("c"), spec.one("m"), spec["k"]
     pad = size // 2
     settings: dict[str, Any] = {"padding": pad, "groups": channels}
-    layer = striate.nn.Dcls2d(channels, channels, elements, dilated_kernel_size=size, version="v0", **settings)
+    layer = striate.nn.Dcls2d(
+        channels, channels, elements, dilated_kernel_size=size, version="v0", **settings
+    )
     layer.to(spec.device, spec.dtype)
     plain = striate.nn.Conv2d(channels, channels, size, **settings).to(spec.device, spec.dtype)
     x = draw(spec, batch, channels, *spec["i"])
@@ -148,7 +151,9 @@ def _shiftwise(spec: Spec) -> Contest:
     x = draw(spec, batch, channels, *spec["i"])
     macs = batch * channels * prod(spec["i"]) * (2 * big * layer.small_kernel + layer.small_kernel**2)
     calls = {"striate": layer, "torch": ExpandShiftAdd(layer)}
-    terms = 2 * big * layer.small_kernel + batch * prod(spec["i"])  # batch norms sum over samples and positions
+    terms = 2 * big * layer.small_kernel + batch * prod(
+        spec["i"]
+    )  # batch norms sum over samples and positions
     exact = ExpandShiftAdd(copy.deepcopy(layer).double())
     return Contest(calls, (x,), exact, macs, rounding(spec, terms), layer=True)
 

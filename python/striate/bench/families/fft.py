@@ -79,9 +79,7 @@ def _plane(spec: Spec) -> Contest:
     return Contest(calls, (x, k), circular, macs, transform(spec, prod(size)), layer=True)
 
 
-def _convolve(
-    v: Tensor, k: Tensor, *, skip: Tensor, activation: str | None = None, **_: Any
-) -> Tensor:
+def _convolve(v: Tensor, k: Tensor, *, skip: Tensor, activation: str | None = None, **_: Any) -> Tensor:
     y = by_torch(v, k) + v * skip[:, None]
     return y if activation is None else getattr(F, activation)(y)
 
@@ -91,12 +89,15 @@ def _by_torch_fft() -> Any:
     """What the layers call is torch.fft for a moment."""
     from striate.nn import hyena, long_conv
 
-    before = hyena.fft_conv1d, long_conv.fft_conv1d
-    hyena.fft_conv1d = long_conv.fft_conv1d = _convolve  # type: ignore[assignment]
+    modules: tuple[Any, ...] = (hyena, long_conv)
+    before = [module.fft_conv1d for module in modules]
+    for module in modules:
+        module.fft_conv1d = _convolve
     try:
         yield
     finally:
-        hyena.fft_conv1d, long_conv.fft_conv1d = before
+        for module, original in zip(modules, before, strict=True):
+            module.fft_conv1d = original
 
 
 class _Torch(nn.Module):

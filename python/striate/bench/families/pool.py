@@ -37,4 +37,6 @@ def _make(spec: Spec) -> Contest:
     return Contest(calls, (x,), lambda x: theirs(x, *settings), operations // 2, limit)
 
 
-OPS = {f"{mode}_pool{rank}d": Op(("n", "c", "i", "k"), _make) for mode in ("max", "avg") for rank in (1, 2, 3)}
+OPS = {
+    f"{mode}_pool{rank}d": Op(("n", "c", "i", "k"), _make) for mode in ("max", "avg") for rank in (1, 2, 3)
+}

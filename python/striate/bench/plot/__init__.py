@@ -1,4 +1,4 @@
-"""``striate plot``: pictures from records. The same record gives the same picture, on any machine, without a display."""
+"""``striate plot``: pictures from records; the same record gives the same picture, anywhere, without a display."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ KINDS: dict[str, tuple[Draw, str, str]] = {
     "heatmap": (heatmap.draw, "speed-up over torch, by kernel and map size", "striate bench sizes"),
     "devices": (devices.draw, "CPU beside GPU", "striate bench quick --device cpu,cuda"),
 }
-ABOUT = "Draw pictures from records of `striate bench --json`.\n\nkinds, and what makes their records:\n" + "\n".join(
-    f"  {kind:10} {text}\n{'':13}{made} --json FILE" for kind, (_, text, made) in KINDS.items()
+ABOUT = (
+    "Draw pictures from records of `striate bench --json`.\n\nkinds, and what makes their records:\n"
+    + "\n".join(f"  {kind:10} {text}\n{'':13}{made} --json FILE" for kind, (_, text, made) in KINDS.items())
 )
 
 
@@ -52,11 +53,19 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--record", required=True, type=Path, nargs="+", metavar="PATH", help="records, or folders of records"
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="FILE", help="a name that ends in .svg, .png or .pdf")
-    parser.add_argument("--threads", type=int, metavar="N", help="cases of so many threads (default: the most there are)")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="a name that ends in .svg, .png or .pdf"
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="cases of so many threads (default: the most there are)"
+    )
     parser.add_argument("--family", metavar="NAME", help="only cases of this family, for example goals")
-    parser.add_argument("--network", metavar="NAME", help="waterline: which network of the record (default: its first)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if FILE shows another record")
+    parser.add_argument(
+        "--network", metavar="NAME", help="waterline: which network of the record (default: its first)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if FILE shows another record"
+    )
 
 
 def fingerprint(kind: str, options: argparse.Namespace, records: Sequence[dict[str, Any]]) -> str:
@@ -81,10 +90,10 @@ def run(options: argparse.Namespace, words: Sequence[str]) -> int:
         return 1
     chosen = Chosen(records, options.threads, options.family, options.network)
     try:
-        import matplotlib
+        import matplotlib as mpl
     except ImportError:
         raise ValueError("plot: needs matplotlib: pip install 'striate[bench]'") from None
-    matplotlib.use("Agg")
+    mpl.use("Agg")
     with style():
         drawn = draw(chosen)
         if drawn is None:

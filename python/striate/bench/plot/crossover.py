@@ -57,11 +57,20 @@ def _panel(axes: Any, lines: Lines) -> None:
     for name, (label, colour, mark) in _STYLES.items():
         points = sorted(lines.get(name, {}).items())
         if points:
-            axes.plot([k for k, _ in points], [ms for _, ms in points], mark, color=colour, label=label, markersize=4)
+            axes.plot(
+                [k for k, _ in points],
+                [ms for _, ms in points],
+                mark,
+                color=colour,
+                label=label,
+                markersize=4,
+            )
     taps = crossing(lines)
     if taps is not None:
         axes.axvline(taps, color=GREEN, linewidth=0.8, linestyle=":")
-        axes.annotate(f" transforms from {taps}", (taps, 0.02), xycoords=("data", "axes fraction"), fontsize=7)
+        axes.annotate(
+            f" transforms from {taps}", (taps, 0.02), xycoords=("data", "axes fraction"), fontsize=7
+        )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xlabel("taps of the kernel")

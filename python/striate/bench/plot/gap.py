@@ -37,7 +37,9 @@ def draw(chosen: Chosen) -> Drawn:
     axes.set_xlabel("ms")
     axes.plot([], [], "|", color=GREY, label="arithmetic alone, at peak")
     axes.plot([], [], color=ORANGE, linewidth=3, label="the problem's gap: bytes to move")
-    axes.plot([], [], color=BLUE, linewidth=3, marker="o", markersize=4, label="the kernel's gap, up to measured")
+    axes.plot(
+        [], [], color=BLUE, linewidth=3, marker="o", markersize=4, label="the kernel's gap, up to measured"
+    )
     axes.plot([], [], "x", color=RED, label="torch")
     fig.legend(loc="outside upper center", ncols=2, fontsize=8)
     machine_line(fig, chosen, plural(cases[0]["threads"]))

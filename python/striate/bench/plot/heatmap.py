@@ -72,7 +72,9 @@ def draw(chosen: Chosen) -> Drawn:
 
     rows, columns = ordered(0), ordered(1)
     if gridded:
-        rows, columns = (sorted(labels, key=lambda text: int(text.split("x")[0])) for labels in (rows, columns))
+        rows, columns = (
+            sorted(labels, key=lambda text: int(text.split("x")[0])) for labels in (rows, columns)
+        )
     size = (1.9 + len(panels) * (0.5 + 0.62 * len(columns)), 1.5 + 0.22 * len(rows) + 0.4 * bool(gridded))
     fig, grid = figure((max(6.0, size[0]), max(3.0, size[1])), 1, len(panels), sharey=True)
     for axes, (title, cells) in zip(grid[0], panels.items(), strict=True):

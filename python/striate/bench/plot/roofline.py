@@ -21,9 +21,8 @@ def _roofs(axes: Any, rates: dict[str, Any], dtype: str) -> None:
         label = f" {name} {bandwidth * 1e-9:.0f} GB/s"
         axes.annotate(label, (_LOW, _LOW * bandwidth * 1e-9), fontsize=7, color=GREY, ha="left", va="top")
     axes.plot([peak / max(b for _, b in slopes), _HIGH], [peak * 1e-9] * 2, color=GREY, linewidth=0.9)
-    axes.annotate(
-        f"matrix product {peak * 1e-9:.0f} GFLOP/s", (_HIGH, peak * 1e-9), fontsize=7, color=GREY, ha="right", va="bottom"
-    )
+    text = f"matrix product {peak * 1e-9:.0f} GFLOP/s"
+    axes.annotate(text, (_HIGH, peak * 1e-9), fontsize=7, color=GREY, ha="right", va="bottom")
 
 
 def _panel(axes: Any, chosen: Chosen, cases: list[dict[str, Any]], rates: dict[str, Any]) -> None:
@@ -33,7 +32,9 @@ def _panel(axes: Any, chosen: Chosen, cases: list[dict[str, Any]], rates: dict[s
         if not mine:
             continue
         x = [2 * case["macs"] / case["bytes"] for case in mine]
-        axes.scatter(x, [case["gflops"] for case in mine], s=26, color=colour, label=PASS_NAMES[pass_], zorder=3)
+        axes.scatter(
+            x, [case["gflops"] for case in mine], s=26, color=colour, label=PASS_NAMES[pass_], zorder=3
+        )
         theirs = [case for case in mine if "median" in case["times"].get("torch", {})]
         axes.scatter(
             [2 * case["macs"] / case["bytes"] for case in theirs],

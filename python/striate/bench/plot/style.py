@@ -77,7 +77,7 @@ def style() -> Iterator[None]:
     """Settings of every picture; text stays text, and names inside the file come from a fixed salt."""
     import matplotlib as mpl
 
-    settings = {
+    settings: Any = {
         "font.size": 9,
         "font.family": "DejaVu Sans",
         "axes.spines.top": False,
@@ -122,4 +122,3 @@ def saved(fig: Any, path: Path, mark: str) -> None:
     else:
         metadata = {"CreationDate": None, "Creator": None, "Producer": None, "Title": mark}
     fig.savefig(path, dpi=150, metadata=metadata)
-

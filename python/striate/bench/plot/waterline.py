@@ -31,12 +31,16 @@ def _panel(axes: Any, kernels: list[dict[str, Any]], rates: dict[str, Any], titl
     for kernel in kernels:
         width = 1e3 * _needed(kernel, rates)
         height = min(_HIGH, max(_LOW * 1.2, kernel["flops"] / max(1, kernel["bytes"])))
-        axes.bar(x, height, width, align="edge", color=_colour(kernel["op"]), edgecolor="white", linewidth=0.2)
+        axes.bar(
+            x, height, width, align="edge", color=_colour(kernel["op"]), edgecolor="white", linewidth=0.2
+        )
         x += width
     axes.axhline(line, color=SKY, linewidth=1.2, zorder=3)
     axes.axhspan(_LOW, line, color=SKY, alpha=0.15, zorder=0)
     ideal = 1e3 * sum(kernel["flops"] for kernel in kernels) / rates["peak_f32"]
-    axes.set_title(f"{title}: at least {x:.2f} ms, attainable efficiency {ideal / x:.0%}", loc="left", fontsize=9)
+    axes.set_title(
+        f"{title}: at least {x:.2f} ms, attainable efficiency {ideal / x:.0%}", loc="left", fontsize=9
+    )
     axes.set_yscale("log")
     axes.set_ylim(_LOW, _HIGH)
     axes.set_ylabel("flop per byte")
@@ -69,7 +73,11 @@ def draw(chosen: Chosen) -> Drawn:
     before.set_xlim(0, most * 1.01)
     text = f"measured, kernel by kernel: {taken:.2f} ms, efficiency {ideal / taken:.0%}"
     before.set_title(text, loc="right", fontsize=8, color=RED)
-    for label, colour in (("convolution", BLUE), ("matrix product, or a fused block", GREEN), ("other", ORANGE)):
+    for label, colour in (
+        ("convolution", BLUE),
+        ("matrix product, or a fused block", GREEN),
+        ("other", ORANGE),
+    ):
         after.bar(0, 0, 0, color=colour, label=label)
     fig.legend(*after.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
     shape = "x".join(map(str, record["shape"]))
