@@ -1,7 +1,6 @@
 """What the command line knows about CUDA: the thin seam to the part of the core that compiles and launches kernels.
 
-The core's functions are looked up when they are needed, because a build may not have them: ``cuda_status() -> dict``,
-``cuda_cache() -> list[dict]``, ``cuda_cache_clear() -> int`` and ``cuda_warm(line) -> dict``.
+The core's functions are looked up when they are needed, because a build may not have them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,11 @@ def _ask(name: str, *given: Any) -> Any:
 
 
 def cuda_status() -> dict[str, Any]:
-    """Facts: ``available``, ``why`` not, ``devices``, ``torch_cuda``, ``driver``, ``nvrtc``, ``kernels`` of striate."""
+    """Facts, as JSON has them.
+
+    ``available`` and ``why`` not, ``torch_cuda``, ``devices`` and ``capability`` where there are any, ``kernels`` (are
+    some of striate's), ``nvrtc`` and ``driver`` (versions) or ``nvrtc_missing`` and ``driver_missing`` (why).
+    """
     available = torch.cuda.is_available()
     facts: dict[str, Any] = {"available": available, "torch_cuda": torch.version.cuda}
     if available:
@@ -30,12 +33,16 @@ def cuda_status() -> dict[str, Any]:
         built = torch.version.cuda is not None
         facts["why"] = "torch sees no CUDA device or driver" if built else "this torch was built without CUDA"
     facts["kernels"] = any(row["device"] == "cuda" for row in _core.kernels())
-    return facts | (_ask("cuda_status") or {})
+    told = _ask("cuda_status") or {}
+    names = ("nvrtc", "nvrtc_missing", "driver", "driver_missing")
+    return facts | {name: str(told[name]) for name in names if name in told}
 
 
 def cuda_cache() -> list[dict[str, Any]]:
-    """Compiled kernels on disk: ``name``, ``bytes``, ``path``."""
-    return list(_ask("cuda_cache") or [])
+    """Compiled kernels on disk: ``name``, ``bytes``, ``path`` of their folder."""
+    found = _ask("cuda_cache") or []
+    folder = str((_ask("cuda_status") or {}).get("cache"))
+    return [{"name": name, "bytes": size, "path": folder} for name, size in found]
 
 
 def cuda_cache_clear() -> int:
@@ -43,9 +50,10 @@ def cuda_cache_clear() -> int:
     return int(_ask("cuda_cache_clear") or 0)
 
 
-def cuda_warm(line: str) -> dict[str, Any]:
-    """Compile what a problem line needs; RuntimeError if this build has no CUDA kernels."""
-    made = _ask("cuda_warm", line)
-    if made is None:
+def cuda_warm(line: str) -> str:
+    """Compile what a problem line needs for every device; the row that will run. RuntimeError says what is missing."""
+    if not hasattr(_core, "cuda_prepare"):
         raise RuntimeError("this build of striate has no CUDA kernels to compile")
-    return dict(made)
+    for device in range(torch.cuda.device_count()):
+        _ask("cuda_prepare", line, device)
+    return _core.explain(line)["row"]

@@ -79,8 +79,9 @@ def _warm(options: argparse.Namespace) -> None:
         print(f"nothing to compile: {why}; CPU kernels are compiled already")
         return
     for problem in problems:
-        made = cuda_warm(str(problem.on("cuda")))
-        print(f"{problem.on('cuda')}: {made}")
+        if isinstance(problem, Problem):
+            line = str(problem.on("cuda"))
+            print(f"{cuda_warm(line)}: {line}")
 
 
 def run(options: argparse.Namespace, words: Sequence[str]) -> int:

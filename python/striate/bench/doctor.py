@@ -118,9 +118,12 @@ def _cuda_findings() -> Iterator[Finding]:
             "note", f"{names}: this build has no CUDA kernels, torch's run", "install a build with them"
         )
     else:
-        yield Finding(
-            "well", f"CUDA kernels for {', '.join(status['devices'])}, NVRTC {status.get('nvrtc', 'found')}"
-        )
+        yield Finding("well", f"CUDA kernels for {', '.join(status['devices'])}")
+        if "nvrtc_missing" in status:
+            fix = "install the NVRTC of torch's CUDA version: pip install nvidia-cuda-nvrtc"
+            yield Finding("broken", status["nvrtc_missing"], fix)
+        else:
+            yield Finding("well", f"NVRTC {status.get('nvrtc')} compiles them")
 
 
 def _folder_findings() -> Iterator[Finding]:

@@ -144,6 +144,7 @@ def environment() -> dict[str, Any]:
     """Versions, processor, threads and whatever variables change how fast things run."""
     running = others()
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "striate": striate.__version__,
         "commit": commit(),
         "torch": torch.__version__,
