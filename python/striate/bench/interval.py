@@ -74,7 +74,8 @@ def from_rounds(new: Floats, old: Floats | None) -> Change:
 def from_quartiles(times: list[tuple[dict[str, Any], int]]) -> Change:
     """The change from (time, +1 or -1) pairs of a record without rounds: normal errors from the quartiles."""
     middle = sum(sign * math.log(time["median"]) for time, sign in times)
-    if min(time["rounds"] for time, _ in times) < LEAST_ROUNDS or any("iqr" not in time for time, _ in times):
+    few = any(time.get("rounds", 0) < LEAST_ROUNDS for time, _ in times)
+    if few or any("iqr" not in time for time, _ in times):
         return Change(math.exp(middle), None, None, "too few rounds")
     # The error of a median is 1.25 sigma / sqrt(n), and sigma is the distance of the quartiles over 1.35.
     errors = [0.93 * t["iqr"] / t["median"] / math.sqrt(t["rounds"]) for t, _ in times]
