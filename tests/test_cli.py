@@ -14,7 +14,19 @@ import torch
 
 import striate
 from striate import _core
-from striate.bench import cache, campaign, cli, compare, doctor, records, sequence, store, timing, work
+from striate.bench import (
+    cache,
+    campaign,
+    cli,
+    compare,
+    doctor,
+    records,
+    roofline,
+    sequence,
+    store,
+    timing,
+    work,
+)
 from striate.bench.families import Contest, operators
 from striate.bench.interval import from_quartiles, from_rounds
 from striate.bench.plot import KINDS
@@ -49,6 +61,7 @@ CONV = "conv fwd f32 nchw cpu n1 g19 ci1 co1 i9x12 k3x3 s1x1 d1x1 p1+1x1+1"
 def _alone(monkeypatch, tmp_path):
     """A cache folder of the test's own, rates that need no measuring, and threads as they were."""
     monkeypatch.setenv(store.VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(roofline, "_SECONDS", 0.002)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -107,8 +120,10 @@ def test_rows_of_a_family_are_those_that_ran():
 
 def test_a_family_is_recorded(tmp_path, capsys):
     out = tmp_path / "family.jsonl"
-    words = ["bench", FAMILIES[0], CONV, "--threads", "1", "--pass", "fwd,fwdbwd", "--buffers", "cold"]
-    assert cli.main([*words, "--memory", "--vs", "torch,prealloc", "--json", str(out)]) == 0
+    words = ["bench", FAMILIES[0], CONV, "--threads", "1", "--pass", "fwd,fwdbwd", "--seconds", "1"]
+    assert (
+        cli.main([*words, "--memory", "--buffers", "cold", "--vs", "torch,prealloc", "--json", str(out)]) == 0
+    )
     cases = [record for record in records.read(out) if record["kind"] == "case"]
     assert [(case["pass"], case["buffers"]) for case in cases] == [("fwd", "cold"), ("fwdbwd", "cold")] * 2
     assert set(cases[0]["times"]) == {"striate", "torch", "clone"}
@@ -172,12 +187,11 @@ def test_verdicts(ratio, verdict):
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    changes = [from_rounds(noisy(1.3, seed=seed), noisy(1.0, seed=1000 + seed)) for seed in range(200)]
+    changes = [from_rounds(noisy(1.3, seed=seed), noisy(1.0, seed=1000 + seed)) for seed in range(100)]
     held = sum(change.low <= 1.3 <= change.high for change in changes)
-    assert 180 <= held <= 199  # 95 % of 200, three deviations
+    assert 88 <= held < 100  # 95 of 100, less than three deviations off
     assert not any(
-        from_rounds(noisy(1.0, seed=s), noisy(1.0, seed=500 + s)).verdict(0.05) == "SLOWER"
-        for s in range(100)
+        from_rounds(noisy(1.0, seed=s), noisy(1.0, seed=500 + s)).verdict(0.05) == "SLOWER" for s in range(50)
     )
 
 
@@ -385,7 +399,7 @@ def test_check_asks_rows_and_finds_faults(monkeypatch, capsys):
 
 
 def test_rates_are_kept_and_cleared(monkeypatch, capsys):
-    from striate.bench import measured, roofline
+    from striate.bench import measured
 
     monkeypatch.setattr(store, "rates", lambda known={}: known)
     monkeypatch.setattr(roofline, "_SECONDS", 0.0)

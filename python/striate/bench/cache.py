@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from . import report, store
 from ._cuda import cuda_cache, cuda_cache_clear, cuda_status, cuda_warm
 from .options import Commands, add_json, add_threads, command
-from .problems import PASSES, STEP, Problem, load, parse
+from .problems import Problem, named
 from .records import SCHEMA
 from .roofline import full
-from .specs import Spec
 
 ABOUT = """\
 List, fill or clear what striate keeps on disk.
@@ -65,12 +64,7 @@ def _show(options: argparse.Namespace) -> None:
 def _warm(options: argparse.Namespace) -> None:
     full(options.threads, ("cpu",))
     print(f"rates of this machine are in {store.save()}")
-    words = options.what
-    if len(words) > 1 and words[1] in (*PASSES, STEP):
-        words = [" ".join(words)]
-    problems: list[Problem | Spec] = []
-    for word in words:
-        problems += [parse(word)] if " " in word else [entry.problem for entry in load(word)]
+    problems = [entry.problem for entry in named(options.what)]
     status = cuda_status()
     if not problems:
         return

@@ -14,9 +14,9 @@ from ._cuda import cuda_status
 from .contenders import ALIASES, VS
 from .environment import busy, counters, environment, load_average, others
 from .goals import verdicts
-from .options import Commands, add_threads, command, some_of
+from .options import Commands, add_threads, command, seconds, some_of
 from .overhead import overhead
-from .problems import DEVICES, DTYPES, PASSES, STEP, Entry, Problem, families, load, parse
+from .problems import DEVICES, DTYPES, PASSES, STEP, Entry, Problem, families, named
 from .records import Recorder
 from .roofline import machine
 from .runner import Settings, cases, measure
@@ -82,6 +82,12 @@ def add(commands: Commands) -> None:
         "--preset", choices=tuple(PRESETS), default="quick", help="full: more rounds, every rival"
     )
     bench.add_argument(
+        "--seconds",
+        type=seconds,
+        metavar="S",
+        help="for the timing of all cases together, instead of the preset's",
+    )
+    bench.add_argument(
         "--buffers", choices=("warm", "cold"), default="warm", help="cold: rotate tensors beyond the caches"
     )
     bench.add_argument(
@@ -136,11 +142,7 @@ def entries(options: argparse.Namespace) -> tuple[Entry, ...]:
     words = list(options.what)
     if options.goals:
         words.append("goals")
-    found: list[Entry] = []
-    if words and " " not in words[0] and len(words) > 4 and words[1] in (*PASSES, STEP):
-        words = [" ".join(words)]
-    for word in words or ["quick"]:
-        found += [Entry("line", "", parse(word))] if " " in word.strip() else load(word)
+    found = named(words or ["quick"])
     if options.dtype:
         found = [
             Entry(e.family, e.label, e.problem.in_dtype(DTYPES[word]))
@@ -162,9 +164,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     if passes is None and {e.family for e in found} == {"line"} and isinstance(found[0].problem, Problem):
         passes = (found[0].problem.pass_,)
     vs = options.vs or (VS if options.preset == "full" else VS[:2])
-    seconds, limit = PRESETS[options.preset]
+    most, limit = PRESETS[options.preset]
+    most = options.seconds or most
     cold = options.buffers == "cold"
-    settings = Settings(found, passes, options.threads, vs, seconds, limit, cold, options.memory)
+    settings = Settings(found, passes, options.threads, vs, most, limit, cold, options.memory)
     if not cases(settings):
         raise ValueError(
             f"--pass: none of these problems has the pass {','.join(passes or ())}; theirs are fwd,fwdbwd"
@@ -237,7 +240,7 @@ def _networks(options: argparse.Namespace, words: Sequence[str]) -> int:
 
     for name in options.what:
         zoo.known(name)
-    seconds = 20.0 if options.preset == "full" else 4.0
+    most = options.seconds or (20.0 if options.preset == "full" else 4.0)
     failed, start, before = False, time.monotonic(), counters()
     if not _quiet(options.busy):
         return 3
@@ -246,7 +249,7 @@ def _networks(options: argparse.Namespace, words: Sequence[str]) -> int:
         recorder.write({"kind": "environment", "command": command_line(words), **here})
         kind = sequence if options.waterline else zoo
         print(kind.HEAD)
-        for record in kind.measure(options.what, options.threads, seconds):
+        for record in kind.measure(options.what, options.threads, most):
             recorder.write(record)
             failed |= any("fault" in times for times in record.get("times", {}).values())
             print(kind.line(record), flush=True)

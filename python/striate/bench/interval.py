@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 LEAST_ROUNDS = 5
-_RESAMPLES = 4000
+_RESAMPLES = 2000
 Floats = NDArray[np.float64]
 
 

@@ -52,6 +52,17 @@ def fraction(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """A positive number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"seconds: expected a positive number, got {text!r}")
+    return value
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """The argument ``--threads``."""
     parser.add_argument(

@@ -7,7 +7,7 @@ geometry and are never typed by hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import prod
@@ -213,6 +213,18 @@ class Entry:
 def parse(line: str) -> Problem | Spec:
     """A convolution, or a line of another family; ValueError says what is wrong with it."""
     return Problem.parse(line) if line.split()[:1] == ["conv"] else Spec.parse(line)
+
+
+def named(words: Sequence[str]) -> list[Entry]:
+    """Entries of words of a command line: families, files, lines in quotes, or one line without them."""
+    from .families import operators  # the families read specs, which are problems too
+
+    if len(words) > 1 and (words[0] == "conv" or words[0] in operators()):
+        words = [" ".join(words)]
+    found: list[Entry] = []
+    for word in words:
+        found += [Entry("line", "", parse(word))] if " " in word.strip() else load(word)
+    return found
 
 
 def families() -> list[str]:
