@@ -12,7 +12,7 @@ import torch
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # Options of the short mode, and a package that an example needs besides what the tests need.
 SHORT = {
-    "accelerate_timm.py": (["--batch", "1", "--rounds", "1", "mobilenetv2_100"], "timm"),
+    "accelerate_timm.py": (["--batch", "1", "--seconds", "0.2", "mobilenetv2_100"], "timm"),
     "denoise.py": (["--quick"], "skimage"),
     "learn_spacings.py": (["--quick"], None),
     "long_sequence.py": (["--quick"], None),
