@@ -63,20 +63,31 @@ class Family:
 
     def add(self, member: Member) -> Callable[..., Tensor]:
         """Define ``member`` and return its differentiable form."""
-        qualified = f"{self.namespace}::{member.name}"
-        if not torch._C._dispatch_has_kernel(qualified):
-            self._library.define(member.name + member.schema, tags=_TAGS)
-            torch.library.register_fake(qualified, member.fake, lib=self._library)
-            if member.cpu is not None:
-                self._library.impl(member.name, member.cpu, "CPU")
-            if member.flops is not None:
-                _when_flop_counter_is_imported(lambda: self._register_flops(member))
+        self.define(member.name, member.schema, member.fake, member.cpu, member.flops)
         op = getattr(getattr(torch.ops, self.namespace), member.name).default
         return _route(op, member.tensors, _lean_function(op, member), _full_function(op, member))
 
-    def _register_flops(self, member: Member) -> None:
-        packet = getattr(getattr(torch.ops, self.namespace), member.name)
-        sys.modules[_FLOP_COUNTER].register_flop_formula(packet)(member.flops)
+    def define(
+        self,
+        name: str,
+        schema: str,
+        fake: Callable[..., Any],
+        cpu: Callable[..., Any] | None,
+        flops: Callable[..., int] | None,
+    ) -> None:
+        """The dispatcher operator alone."""
+        qualified = f"{self.namespace}::{name}"
+        if torch._C._dispatch_has_kernel(qualified):
+            return
+        self._library.define(name + schema, tags=_TAGS)
+        torch.library.register_fake(qualified, fake, lib=self._library)
+        if cpu is not None:
+            self._library.impl(name, cpu, "CPU")
+        if flops is not None:
+            packet = getattr(getattr(torch.ops, self.namespace), name)
+            _when_flop_counter_is_imported(
+                lambda: sys.modules[_FLOP_COUNTER].register_flop_formula(packet)(flops)
+            )
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bands;
+mod branches;
 mod causal;
 mod causal_update;
 mod channel_sum;
@@ -32,9 +33,10 @@ pub fn rows() -> &'static [Kernel] {
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
     [
+        branches::ROWS,
         channel_sum::ROWS,
-        dcls::kernel::ROWS,
-        dcls::gradient::ROWS,
+        dcls::ROWS,
+        dcls::GRADIENT_ROWS,
         causal::ROWS,
         causal_update::ROWS,
         pool::ROWS,
@@ -50,5 +52,6 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
 
 /// Gives back what kernels keep between calls.
 pub fn forget() {
+    branches::memo::forget();
     striate_simd::forget();
 }
