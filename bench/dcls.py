@@ -154,6 +154,29 @@ def inception(channels: int, side: int, batch: int) -> dict[str, Call]:
     return {"striate": run(mine), "torch": run(theirs)}
 
 
+def delays(channels: int, batch: int) -> dict[str, Call]:
+    """A time step of a layer of delays, and the same from the last K samples by the dense kernel."""
+    torch.manual_seed(0)
+    layer = striate.nn.Dcls1d(channels, channels, 1, dilated_kernel_size=25, version="v0")
+    layer.round_positions_()
+    kernel, past = layer.kernel().detach(), torch.randn(batch, channels, 25)
+    state = layer.initial_state(batch)
+
+    @torch.no_grad()
+    def step() -> Tensor:
+        return layer.step(past[..., -1], state)[0]
+
+    @torch.no_grad()
+    def dense() -> Tensor:
+        return F.conv1d(past, kernel, layer.bias)[..., 0]
+
+    for sample in past[..., :-1].unbind(-1):
+        layer.step(sample, state)
+    expected = step()
+    assert torch.allclose(expected, dense(), atol=1e-4)
+    return {"striate": step, "plain": dense}
+
+
 CASES: dict[str, Callable[[], dict[str, Call]]] = {
     f"construct C{FILTERS} K{SIZE} m{ELEMENTS} gauss, forward and backward": constructions,
     **{
@@ -161,6 +184,9 @@ CASES: dict[str, Callable[[], dict[str, Call]]] = {
         for n in (8, 64)
         for c, s in ((96, 56), (192, 28), (384, 14), (768, 7))
         if n == 8 or s <= 14
+    },
+    **{
+        f"Dcls1d one time step N{n} C{c} K25": lambda c=c, n=n: delays(c, n) for c, n in ((256, 1), (256, 32))
     },
     "ShiftwiseConv2d step N4 C160 28x28 K51": lambda: shiftwise(4),
     **{

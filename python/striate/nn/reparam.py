@@ -146,9 +146,7 @@ def side_by_side(input: Tensor, convs: Sequence[Any], form: str = "each") -> tup
     ``each`` convolution sees every channel, or they ``split`` the channels and leave those before theirs as they are.
     """
     if all(_keeps_size(conv) for conv in convs):
-        branches = [
-            _branches.Branch(conv.weight, conv.bias, conv.padding, conv.dilation) for conv in convs
-        ]
+        branches = [_branches.Branch(conv.weight, conv.bias, conv.padding, conv.dilation) for conv in convs]
         return _branches.each(input, branches) if form == "each" else (_branches.split(input, branches),)
     if form == "each":
         return tuple(conv(input) for conv in convs)
@@ -166,7 +164,10 @@ def _keeps_size(conv: Any) -> bool:
         and conv.groups == conv.in_channels == conv.out_channels
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
-        and all(2 * p == d * (k - 1) for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True))
+        and all(
+            2 * p == d * (k - 1)
+            for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
+        )
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from torch.autograd import forward_ad
 from .._call import call, dense, words
 from .._problem import DTYPE_WORDS
 from . import conv as _conv
-from ._convolution import conv as _raw_conv
 from ._family import Family
 
 Ints = Sequence[int]
@@ -123,10 +123,6 @@ def _alone(x: Tensor, branch: Branch) -> Tensor:
     high = [d * (k - 1) - lo for d, k, lo in zip(dilation, weight.shape[2:], low, strict=True)]
     if list(low) == high:
         return _PUBLIC[rank](x, weight, bias, 1, low, dilation)
-    plain = x.is_cpu and weight.is_cpu and x.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
-    if plain and not (torch.compiler.is_dynamo_compiling() and _functorch_active()):
-        pads = [side for pair in zip(low, high, strict=True) for side in pair]
-        return _raw_conv(x, weight, bias, (1,) * rank, pads, dilation, x.shape[1])
     ends = [side for pair in reversed(list(zip(low, high, strict=True))) for side in pair]
     return _PUBLIC[rank](F.pad(x, ends), weight, bias, 1, 0, dilation)
 
@@ -170,7 +166,8 @@ def _again(
     inputs = [x, *parameters]
     chosen = [i for i, want in enumerate(ctx.needs_input_grad[3:]) if want]
     made = _apart(form, x, branches)
-    found = torch.autograd.grad(made, [inputs[i] for i in chosen], grads, create_graph=True)  # type: ignore[misc]
+    wanted: list[Any] = [inputs[i] for i in chosen]
+    found = torch.autograd.grad(made, wanted, grads, create_graph=True)
     result: list[Maybe] = [None] * len(inputs)
     for i, gradient in zip(chosen, found, strict=True):
         result[i] = gradient
@@ -181,8 +178,13 @@ def _ends(form: str, count: int) -> int:
     return count if form == "each" else 1
 
 
+@functools.lru_cache(maxsize=4096)
+def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...]) -> str:
+    return words(form=form, low=low, dilation=dilation) + " pass=" + run
+
+
 def _settings(run: str, form: str, low: Ints, dilation: Ints) -> str:
-    return words(form=form, low=tuple(low), dilation=tuple(dilation)) + " pass=" + run
+    return _words(run, form, tuple(low), tuple(dilation))
 
 
 def _cpu_forward(

@@ -4,6 +4,7 @@
 pub mod axis;
 pub mod branches;
 pub mod causal;
+pub mod delays;
 pub mod geometry;
 pub mod kernel;
 pub mod operation;

@@ -20,8 +20,8 @@ use striate_core::pool::{Part, for_each_part};
 use striate_core::spacings::{EPSILON, Profile};
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{Arguments, DType, Operation, Pool, Request, Spacings, Tensor, Why};
-use striate_simd::lanes::{LANES, Lane, Real, gather, map, zip};
-use striate_simd::{Every, Simd};
+use striate_simd::lanes::{LANES, Lane, Real, exp, gather, map, zip};
+use striate_simd::{EveryMaths, Maths};
 
 pub(crate) static ROWS: &[Operation] =
     on_every_isa!("dcls_kernel", "sixteen filters side by side, an outer product of profiles per element");
@@ -65,7 +65,7 @@ fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
     Spacings::of(request, usize::from(slopes)).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s, slopes) * LANES))
 }
 
-fn run<I: Every>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
+fn run<I: EveryMaths>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
     let slopes = differentiates(request);
     let spacings = Spacings::of(request, usize::from(slopes)).expect("the request is supported");
     match spacings.dtype {
@@ -92,7 +92,7 @@ struct Block<'a, A> {
     scratch: &'a mut [Lane<A>],
 }
 
-fn blocks<A: Real, I: Simd<A>>(
+fn blocks<A: Real, I: Maths<A>>(
     isa: I,
     (spacings, slopes): (&Spacings, bool),
     mut arguments: Arguments<'_>,
@@ -149,8 +149,9 @@ impl<'a, A: Real> Profiles<'a, A> {
 
     /// Fills in the profiles of one element of the filters from `first`; the derivatives only where `SLOPES`.
     #[inline(always)]
-    fn fill<const SLOPES: bool>(
+    fn fill<I: Maths<A>, const SLOPES: bool>(
         &mut self,
+        isa: I,
         s: &Spacings,
         [p, sig]: [&[A]; 2],
         (first, live): (usize, usize),
@@ -173,7 +174,7 @@ impl<'a, A: Real> Profiles<'a, A> {
                 let found = match s.profile {
                     Profile::Scatter => scatter(at, &centre),
                     Profile::Triangle => triangle(at, &centre, &sigma, &sign),
-                    Profile::Gauss => gauss(at, &centre, &inverse, &sign),
+                    Profile::Gauss => gauss(isa, at, &centre, &inverse, &sign),
                 };
                 sums[0] = zip(&sums[0], &found[0], |a, b| a + b);
                 self.value[start + t] = found[0];
@@ -221,10 +222,10 @@ fn triangle<A: Real>(t: A, centre: &Lane<A>, sigma: &Lane<A>, sign: &Lane<A>) ->
 }
 
 #[inline(always)]
-fn gauss<A: Real>(t: A, centre: &Lane<A>, inverse: &Lane<A>, sign: &Lane<A>) -> [Lane<A>; 3] {
+fn gauss<A: Real, I: Maths<A>>(isa: I, t: A, centre: &Lane<A>, inverse: &Lane<A>, sign: &Lane<A>) -> [Lane<A>; 3] {
     let half = A::from_f64(-0.5);
     let z = zip(centre, inverse, |c, inverse| (t - c) * inverse);
-    let value = map(&z, |z| (half * z * z).exp());
+    let value = exp(isa, &map(&z, |z| half * z * z));
     let scaled = zip(&zip(&value, inverse, |f, inverse| f * inverse), &z, |f, z| f * z);
     let spread = zip(&zip(&scaled, &z, |f, z| f * z), sign, |f, sign| f * sign);
     [value, scaled, spread]

@@ -8,6 +8,7 @@ mod causal_update;
 mod channel_sum;
 mod convolution;
 mod dcls;
+mod delays;
 mod fft_conv;
 mod fft_conv_grad_kernel;
 mod flat;
@@ -37,6 +38,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         channel_sum::ROWS,
         dcls::ROWS,
         dcls::GRADIENT_ROWS,
+        delays::ROWS,
         causal::ROWS,
         causal_update::ROWS,
         pool::ROWS,

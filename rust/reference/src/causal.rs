@@ -3,7 +3,7 @@
 use crate::definition;
 use striate_core::causal::{Causal, integers};
 use striate_core::view::positions;
-use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, Tensor, Why, with_scalar};
+use striate_core::{Accumulator, Arguments, Operation, Pool, Request, Scalar, Tensor, Why, with_scalar};
 
 /// The causal convolution of whole sequences.
 pub const CAUSAL: Operation = definition("causal", "causal.reference", |r| Causal::with_runs(r).map(|_| ()), causal);

@@ -8,6 +8,7 @@ pub mod channel_sum;
 pub mod conv;
 pub mod copy;
 pub mod dcls;
+pub mod delays;
 pub mod fft_conv;
 pub mod pool;
 
@@ -41,6 +42,7 @@ pub static OPERATIONS: &[Operation] = &[
     copy::ROW,
     dcls::KERNEL,
     dcls::GRADIENT,
+    delays::ROW,
     causal::CAUSAL,
     causal::UPDATE,
     pool::POOL,

@@ -6,7 +6,7 @@ use super::{Block, Given};
 use striate_core::Spacings;
 use striate_core::spacings::{EPSILON, Profile};
 use striate_simd::lanes::{LANES, Lane, Real, map, zip};
-use striate_simd::{Simd, Task};
+use striate_simd::{Maths, Task};
 
 /// Whether the profiles of a request reach no farther.
 pub fn suffice(s: &Spacings) -> bool {
@@ -113,7 +113,7 @@ impl<A: Real> Elements<A> {
 /// Builds a block.
 pub struct Build<'a, A>(pub Block<'a, A>);
 
-impl<A: Real, I: Simd<A>> Task<I> for Build<'_, A> {
+impl<A: Real, I: Maths<A>> Task<I> for Build<'_, A> {
     type Out = ();
     #[inline(always)]
     fn call(self, _isa: I) {
@@ -141,7 +141,7 @@ impl<A: Real, I: Simd<A>> Task<I> for Build<'_, A> {
 /// Differentiates a block.
 pub struct Differentiate<'a, A>(pub Block<'a, A>);
 
-impl<A: Real, I: Simd<A>> Task<I> for Differentiate<'_, A> {
+impl<A: Real, I: Maths<A>> Task<I> for Differentiate<'_, A> {
     type Out = ();
     #[inline(always)]
     fn call(self, _isa: I) {

@@ -8,12 +8,12 @@ use super::{Block, Profiles, profile_lanes};
 use striate_core::Spacings;
 use striate_core::spacings::Profile;
 use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
-use striate_simd::{Simd, Task};
+use striate_simd::{Maths, Simd, Task};
 
 /// Differentiates a block.
 pub struct Differentiate<'a, A>(pub Block<'a, A>);
 
-impl<A: Real, I: Simd<A>> Task<I> for Differentiate<'_, A> {
+impl<A: Real, I: Maths<A>> Task<I> for Differentiate<'_, A> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
@@ -27,7 +27,7 @@ impl<A: Real, I: Simd<A>> Task<I> for Differentiate<'_, A> {
         }
         let each = s.gradients();
         for element in 0..s.elements {
-            profiles.fill::<true>(s, given.moving, (first, live), element);
+            profiles.fill::<I, true>(isa, s, given.moving, (first, live), element);
             let (sum, by) = match s.spread {
                 true => contract::<A, I, true>(isa, s, &profiles, grid),
                 false => contract::<A, I, false>(isa, s, &profiles, grid),

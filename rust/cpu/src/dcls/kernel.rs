@@ -3,7 +3,7 @@
 use super::{Block, Profiles, profile_lanes};
 use striate_core::Spacings;
 use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
-use striate_simd::{Simd, Task};
+use striate_simd::{Maths, Simd, Task};
 
 /// Elements added at a time.
 pub const GROUP: usize = 4;
@@ -11,7 +11,7 @@ pub const GROUP: usize = 4;
 /// Builds a block.
 pub struct Build<'a, A>(pub Block<'a, A>);
 
-impl<A: Real, I: Simd<A>> Task<I> for Build<'_, A> {
+impl<A: Real, I: Maths<A>> Task<I> for Build<'_, A> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
@@ -27,7 +27,7 @@ impl<A: Real, I: Simd<A>> Task<I> for Build<'_, A> {
             let mut scaled = [[A::ZERO; LANES]; GROUP];
             for (index, (scaled, profiles)) in scaled.iter_mut().zip(&mut *profiles).enumerate() {
                 let element = (start + index).min(s.elements - 1);
-                profiles.fill::<false>(s, given.moving, (first, live), element);
+                profiles.fill::<I, false>(isa, s, given.moving, (first, live), element);
                 if start + index < s.elements {
                     let weight = gather(given.weight, first * s.elements + element, s.elements, live);
                     *scaled = zip(&weight, &profiles.total(s), |w, total| w / total);
