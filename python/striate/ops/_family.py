@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,12 @@ class Member:
     """(batch size, batch axis per tensor, tensors, statics) -> (result, its batch axis), with one call of the op"""
     cpu: Callable[..., Tensor] | None = None
     """the kernel on host memory, where Rust does not register one itself"""
+    cuda: Callable[..., Tensor] | None = None
+    """the same on CUDA devices"""
+
+    def kernels(self) -> dict[str, Callable[..., Tensor] | None]:
+        """By dispatch key."""
+        return {"CPU": self.cpu, "CUDA": self.cuda}
 
 
 class Family:
@@ -63,7 +69,7 @@ class Family:
 
     def add(self, member: Member) -> Callable[..., Tensor]:
         """Define ``member`` and return its differentiable form."""
-        self.define(member.name, member.schema, member.fake, member.cpu, member.flops)
+        self.define(member.name, member.schema, member.fake, member.kernels(), member.flops)
         op = getattr(getattr(torch.ops, self.namespace), member.name).default
         return _route(op, member.tensors, _lean_function(op, member), _full_function(op, member))
 
@@ -72,17 +78,18 @@ class Family:
         name: str,
         schema: str,
         fake: Callable[..., Any],
-        cpu: Callable[..., Any] | None,
+        kernels: Mapping[str, Callable[..., Any] | None],
         flops: Callable[..., int] | None,
     ) -> None:
-        """The dispatcher operator alone."""
+        """The dispatcher operator alone, with the kernels that Rust does not register itself, by dispatch key."""
         qualified = f"{self.namespace}::{name}"
         if torch._C._dispatch_has_kernel(qualified):
             return
         self._library.define(name + schema, tags=_TAGS)
         torch.library.register_fake(qualified, fake, lib=self._library)
-        if cpu is not None:
-            self._library.impl(name, cpu, "CPU")
+        for key, kernel in kernels.items():
+            if kernel is not None:
+                self._library.impl(name, kernel, key)
         if flops is not None:
             packet = getattr(getattr(torch.ops, self.namespace), name)
             _when_flop_counter_is_imported(

@@ -70,7 +70,7 @@ Family("striate").define(
     "delay_step",
     "(Tensor ring, Tensor weight, Tensor delays, Tensor? bias, int head) -> Tensor",
     _fake,
-    _cpu,
+    {"CPU": _cpu},
     None,
 )
 _step = torch.ops.striate.delay_step.default
