@@ -395,7 +395,7 @@ def delay_layer(groups: int, size: int) -> nn.Dcls1d:
     torch.manual_seed(1)
     layer = nn.Dcls1d(4, 6, 1, dilated_kernel_size=size, groups=groups, version="v0")
     with torch.no_grad():
-        layer.P.uniform_(-size // 2 + 1, size // 2 - 1)
+        layer.P.uniform_(-(size // 2), max(size // 2 - 1, 0))
         layer.weight.copy_(torch.randint(-4, 5, layer.weight.shape))
         assert layer.bias is not None
         layer.bias.fill_(1)

@@ -66,7 +66,8 @@ def _cpu(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: int) -
     return result
 
 
-Family("striate").define(
+_family = Family("striate")
+_family.define(
     "delay_step",
     "(Tensor ring, Tensor weight, Tensor delays, Tensor? bias, int head) -> Tensor",
     _fake,

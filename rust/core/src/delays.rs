@@ -38,7 +38,7 @@ impl Delays {
         let head = head.ok_or_else(|| format!("head: expected a slot below {slots}"))?;
         let result = request.result(0)?;
         let bias = request.operands.get(3).and_then(Option::as_ref);
-        let groups = if inputs == 0 { 0 } else { channels / inputs };
+        let groups = channels.checked_div(inputs).unwrap_or(0);
         let fits = groups * inputs == channels
             && groups > 0
             && outputs % groups == 0
