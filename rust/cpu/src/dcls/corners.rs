@@ -190,12 +190,12 @@ impl<A: Real> Elements<A> {
         let mean = zip(&sum, &self.total, |a, b| a / b);
         if s.profile != Profile::Scatter {
             let value = [0, 1, 2].map(|axis: usize| Pair::sum(&self.axes[axis].value));
-            for axis in 0..3 {
+            for (axis, by) in by.iter_mut().enumerate() {
                 let mut drift = zip(&mean, &Pair::sum(&self.axes[axis].slope), |a, b| a * b);
                 for other in (0..3).filter(|&other| other != axis) {
                     drift = zip(&drift, &value[other], |a, b| a * b);
                 }
-                by[axis] = zip(&by[axis], &drift, |a, b| a - b);
+                *by = zip(by, &drift, |a, b| a - b);
             }
         }
         (mean, by)
