@@ -18,6 +18,7 @@ TENSOR = """
     ldmatrix<1>(c, raw + 16 * t);
     a[0] ^= c[0];
     mma_m16n8k16<T>(d, a, b);
+    mma_m16n8k8<T>(d, {{a[1], a[2]}}, b[1]);
     for (int i = 0; i < 4; ++i) static_cast<T*>(args.out)[4 * t + i] = Scalar<T>::narrow(d[i]);
 """
 TF32 = """
