@@ -60,7 +60,8 @@ pub fn scalar(dtype: DType) -> &'static str {
     }
 }
 
-fn ceil_div(a: i64, b: i64) -> i64 {
+/// Rounds up; the divisor is positive.
+pub fn ceil_div(a: i64, b: i64) -> i64 {
     (a + b - 1) / b
 }
 
@@ -75,7 +76,8 @@ fn places(problem: &Problem, role: Role) -> [i64; 6] {
     [strides[0], strides[2], strides[5], dims[3], dims[4], dims[5]]
 }
 
-fn sweep_words(sweep: &Sweep) -> [i64; 9] {
+/// `Sweep` of the kernel text.
+pub fn sweep_words(sweep: &Sweep) -> [i64; 9] {
     let &Sweep { out0, out_step, outs, src0, src_step, reach_step, tap0, tap_step, taps } = sweep;
     [out0, out_step, outs, src0, src_step, reach_step, tap0, tap_step, taps]
 }

@@ -5,6 +5,7 @@
 mod depthwise;
 mod headers;
 mod table;
+mod toeplitz;
 
 pub use headers::HEADERS;
 pub use table::rows;
