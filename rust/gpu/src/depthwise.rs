@@ -20,6 +20,10 @@ pub const ROW: Kernel<Recipe> = Kernel {
 const SHARED: i64 = 47 * 1024;
 /// Sweeps of an axis that one launch serves, see [`Axis::sweep`].
 const SWEEPS: i64 = 4;
+/// Threads that a multiprocessor holds at least, which leaves each so many registers that none is spilled.
+fn resident(accumulator: DType, threads: u32) -> u32 {
+    if accumulator == DType::F64 { threads / 2 } else { threads }
+}
 /// Blocks of a weight gradient that fill a device.
 const BLOCKS: i64 = 1024;
 
@@ -249,7 +253,7 @@ fn produce_portion(problem: &Problem, (channels, spread, joins): (i64, i64, i64)
     let sweeps: i64 = sweeps.iter().map(|sweeps| sweeps.0.len() as i64).product();
     let grid = (sweeps * tiles.iter().product::<i64>() * blocks).saturating_mul(g.batch());
     Launch {
-        source: unit.source(block, words.len()),
+        source: unit.source(block, resident(problem.dtype.accumulator(), 768), words.len()),
         grid: u32::try_from(grid).unwrap_or(u32::MAX),
         block,
         shared: cut.shared(problem.dtype.accumulator().size() as i64) as u32,
@@ -389,7 +393,7 @@ fn weigh(problem: &Problem) -> Recipe {
     let block = (32 * share.warps) as u32;
     let grid = (together * splits) as u64;
     let partial = Launch {
-        source: unit.source(block, words.len()),
+        source: unit.source(block, resident(accumulator, 512), words.len()),
         grid: u32::try_from(grid).unwrap_or(u32::MAX),
         block,
         shared: share.shared(accumulator.size() as i64) as u32,
@@ -412,6 +416,6 @@ fn sum(accumulator: DType, result: DType, count: i64, splits: i64) -> Launch {
         constants: &[],
     };
     let block = 128;
-    let source = unit.source(block, words.len());
+    let source = unit.source(block, 1024, words.len());
     Launch { source, grid: ceil_div(count, i64::from(block)) as u32, block, shared: 0, words }
 }
