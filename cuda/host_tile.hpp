@@ -7,7 +7,6 @@
 #define STRIATE_HOST_ARCH 900
 #endif
 #define STRIATE_ARCH STRIATE_HOST_ARCH
-#define STRIATE_DEVICE inline
 #define STRIATE_SHARED_BYTES(name) unsigned char* name = ::striate::host::machine.shared
 #define STRIATE_SHARED(type, name, n)                           \
     static ::striate::host::Static<type, (n)> name##_of_block; \
@@ -139,9 +138,6 @@ inline const float* halves() {
     return table;
 }
 
-template <class T>
-constexpr bool multiplies = std::is_same_v<T, Half> || (std::is_same_v<T, Bfloat> && STRIATE_ARCH >= 800);
-
 inline float value(Half x) { return halves()[x.bits]; }
 inline float value(Bfloat x) { return widen(x); }
 
@@ -196,14 +192,12 @@ inline void multiply_tf32(void* const* all) {
 
 template <class T>
 STRIATE_DEVICE void mma_m16n8k16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    static_assert(host::multiplies<T>, "tensor cores of this architecture do not multiply this type");
     host::Product mine{d, a, b};
     host::together(host::multiply_halves<T, 16>, &mine);
 }
 
 template <class T>
 STRIATE_DEVICE void mma_m16n8k8(float (&d)[4], const u32 (&a)[2], u32 b) {
-    static_assert(host::multiplies<T>, "tensor cores of this architecture do not multiply this type");
     host::Product mine{d, a, &b};
     host::together(host::multiply_halves<T, 8>, &mine);
 }

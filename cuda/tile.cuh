@@ -17,16 +17,26 @@
 //   cp_async_wait<n>()               until at most n groups of this thread are under way; then sync_block() shows them
 //                                    to the others
 //
-// sm_75 copies at once instead, multiplies float16 in two steps and has no tensor cores for bfloat16 and tf32: asking
-// for those does not compile there.
+// sm_75 copies at once instead and multiplies float16 in two steps. It has no tensor cores for bfloat16, whose products
+// it makes from shuffles, right and slow, nor for tf32: asking for that does not compile there.
 
 #pragma once
 
 #include "scalar.cuh"
 
+#ifdef __CUDACC__
+#define STRIATE_DEVICE __device__ __forceinline__
+#else
+#define STRIATE_DEVICE inline
+#endif
+
 namespace striate {
 
 constexpr int WARP = 32;
+
+// What mma_m16n8k8 does, where no tensor core does it.
+template <class T>
+STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b);
 
 }  // namespace striate
 
@@ -35,7 +45,6 @@ constexpr int WARP = 32;
 #else
 
 #define STRIATE_ARCH __CUDA_ARCH__
-#define STRIATE_DEVICE __device__ __forceinline__
 #define STRIATE_SHARED_BYTES(name) extern __shared__ __align__(16) unsigned char name[]
 #define STRIATE_SHARED(type, name, n) __shared__ __align__(16) type name[n]
 
@@ -174,6 +183,15 @@ STRIATE_DEVICE void cp_async_wait() {
 
 #else
 
+template <>
+STRIATE_DEVICE void mma_m16n8k8<Bfloat>(float (&d)[4], const u32 (&a)[2], u32 b) {
+    product_by_shuffles<Bfloat>(d, a, b);
+}
+template <>
+STRIATE_DEVICE void mma_m16n8k16<Bfloat>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    for (int half = 0; half < 2; ++half) product_by_shuffles<Bfloat>(d, {a[2 * half], a[2 * half + 1]}, b[half]);
+}
+
 template <int BYTES>
 STRIATE_DEVICE void cp_async(void* to, const void* from, int size = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
@@ -193,3 +211,20 @@ STRIATE_DEVICE void cp_async_wait() {}
 }  // namespace striate
 
 #endif
+
+namespace striate {
+
+template <class T>
+STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b) {
+    const int line = lane_index() / 4 * 4, column = lane_index() % 4 * 8;
+    // Word k of a line, or of a column, is with lane k of its four.
+    for (int k = 0; k < 4; ++k) {
+        const u32 left[2] = {shuffle_idx(a[0], line + k), shuffle_idx(a[1], line + k)};
+        const u32 right[2] = {shuffle_idx(b, column + k), shuffle_idx(b, column + 4 + k)};
+        for (int i = 0; i < 4; ++i)
+            for (int e = 0; e < 32; e += 16)
+                d[i] += Scalar<T>::widen(T{u16(left[i / 2] >> e)}) * Scalar<T>::widen(T{u16(right[i % 2] >> e)});
+    }
+}
+
+}  // namespace striate

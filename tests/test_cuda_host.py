@@ -232,6 +232,7 @@ SHALLOW = """
     for (int e = 0; e < 2; ++e) fb[0] |= u32(b[(pair + e) * 8 + line].bits) << 16 * e;
     mma_m16n8k8<T>(d, {fa[0], fa[1]}, fb[0]);
 """
+SHUFFLED = SHALLOW.replace("mma_m16n8k8<T>", "product_by_shuffles<T>")
 TF32 = """
     for (int r = 0; r < 4; ++r) fa[r] = to_tf32(a[(line + r % 2 * 8) * 8 + t % 4 + r / 2 * 4]);
     for (int r = 0; r < 2; ++r) fb[r] = to_tf32(b[(t % 4 + r * 4) * 8 + line]);
@@ -247,6 +248,7 @@ STORE = "for (int i = 0; i < 4; ++i) out[(line + i / 2 * 8) * 8 + pair + i % 2] 
         ("Bfloat", torch.bfloat16, 16, HALVES),
         ("Half", torch.float16, 8, SHALLOW),
         ("Bfloat", torch.bfloat16, 8, SHALLOW),
+        ("Bfloat", torch.bfloat16, 8, SHUFFLED),
         ("float", torch.float32, 8, TF32),
     ],
 )

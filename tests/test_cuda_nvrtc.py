@@ -54,7 +54,7 @@ PACKS = """
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(("body", "since"), [
-    (TENSOR.format("Half"), 75), (TENSOR.format("Bfloat"), 80), (TF32, 80), (COPIES, 75), (PACKS.format("Half", 8), 75),
+    (TENSOR.format("Half"), 75), (TENSOR.format("Bfloat"), 75), (TF32, 80), (COPIES, 75), (PACKS.format("Half", 8), 75),
     (PACKS.format("Bfloat", 4), 75), (PACKS.format("float", 4), 75), (PACKS.format("double", 2), 75),
 ])  # fmt: skip
 def test_building_blocks_compile_without_spills(arch, body, since):

@@ -86,7 +86,8 @@ pub fn sweep_words(sweep: &Sweep) -> [i64; 9] {
     [out0, out_step, outs, src0, src_step, reach_step, tap0, tap_step, taps]
 }
 
-fn axis_words(axis: &Axis) -> [i64; 7] {
+/// `Axis` of the kernel text.
+pub fn axis_words(axis: &Axis) -> [i64; 7] {
     let (lo, hi) = axis.pad();
     [axis.input(), axis.kernel(), axis.output(), axis.stride(), axis.dilation(), lo, hi]
 }
@@ -209,7 +210,12 @@ fn produce(problem: &Problem) -> Recipe {
     Recipe { launches, workspace: 0 }
 }
 
-fn produce_portion(problem: &Problem, (channels, spread, joins): (i64, i64, i64), sweeps: [&Sweeps; 3], last: bool) -> Launch {
+fn produce_portion(
+    problem: &Problem,
+    (channels, spread, joins): (i64, i64, i64),
+    sweeps: [&Sweeps; 3],
+    last: bool,
+) -> Launch {
     let [a0, a1, a2] = sweeps;
     let cut = Cut::new(last, channels, a1, a2);
     let g = &problem.geometry;
@@ -405,7 +411,7 @@ fn weigh(problem: &Problem) -> Recipe {
 }
 
 /// Adds the partial results that begin the workspace into the first result.
-fn sum(accumulator: DType, result: DType, count: i64, splits: i64) -> Launch {
+pub fn sum(accumulator: DType, result: DType, count: i64, splits: i64) -> Launch {
     let mut words = vec![Word::Workspace(0), Word::Result(0)];
     words.extend(values([count, splits]));
     let unit = Unit {

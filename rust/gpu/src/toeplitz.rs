@@ -2,6 +2,7 @@
 //! cuda/toeplitz_weigh.cuh: how a problem is cut into tiles.
 
 use crate::depthwise::{ceil_div, scalar, sweep_words};
+use crate::toeplitz_weigh::Share;
 use striate_core::recipe::{Unit, values};
 use striate_core::{Axis, DType, Kernel, Launch, Layout, Pass, Problem, Recipe, Role, Sweep, Why, Word};
 
@@ -9,7 +10,7 @@ use striate_core::{Axis, DType, Kernel, Launch, Layout, Pass, Problem, Recipe, R
 pub const ROW: Kernel<Recipe> = Kernel {
     name: "cuda.toeplitz",
     op: "conv",
-    passes: &[Pass::Fwd, Pass::Dx],
+    passes: &[Pass::Fwd, Pass::Dx, Pass::Dw],
     layouts: &[Layout::Nchw],
     isa: "cuda",
     available: || true,
@@ -19,11 +20,14 @@ pub const ROW: Kernel<Recipe> = Kernel {
 };
 
 /// Shared memory a block may use without asking, less what the system keeps.
-const SHARED: i64 = 47 * 1024;
+pub const SHARED: i64 = 47 * 1024;
 /// Rows of a block: sixteen for each of its warps.
 const ROWS: i64 = 64;
 /// Taps from which tensor cores are worth their padding, by arithmetic: of one axis, and of two.
 const LEAST_TAPS: [i64; 2] = [16, 49];
+/// Threads that a multiprocessor holds at least, which leaves each so many registers that none is spilled.
+pub const RESIDENT: u32 = 640;
+const NO_ROOM: &str = "its tile needs more shared memory than a block has";
 /// Products made, zeros included, for each that is asked for.
 const MOST_WASTE: i64 = 10;
 
@@ -32,7 +36,9 @@ fn supports(problem: &Problem) -> Result<(), Why> {
     if !g.is_depthwise() {
         return Err(format!("takes one input channel per group, got {}", g.c_in()));
     }
-    if !matches!(problem.dtype, DType::Bf16 | DType::F16) || problem.weight_dtype != problem.dtype {
+    // Sums are carried in float, so that a weight gradient may be left there.
+    let wide = problem.pass == Pass::Dw && problem.weight_dtype == DType::F32;
+    if !matches!(problem.dtype, DType::Bf16 | DType::F16) || problem.weight_dtype != problem.dtype && !wide {
         return Err("takes activations and weights of one half type".into());
     }
     let [a0, a1, a2] = g.axes();
@@ -55,30 +61,45 @@ fn supports(problem: &Problem) -> Result<(), Why> {
     if taps < least {
         return Err(format!("takes at least {least} taps, got {taps}"));
     }
-    let cut = Cut::new(problem).ok_or("its tile needs more shared memory than a block has")?;
-    let products = 8 * cut.eighths * cut.across.taps;
+    let (products, blocks) = if problem.pass == Pass::Dw {
+        let share = Share::new(problem).ok_or(NO_ROOM)?;
+        (share.products(), share.blocks(problem))
+    } else {
+        let cut = Cut::new(problem).ok_or(NO_ROOM)?;
+        (8 * cut.eighths * cut.across.taps, cut.blocks(problem))
+    };
     if products > MOST_WASTE * taps {
         return Err(format!("would make {products} products for {taps} taps"));
     }
-    match u32::try_from(cut.blocks(problem)) {
+    match u32::try_from(blocks) {
         Ok(blocks) if blocks < 1 << 31 => Ok(()),
         _ => Err("takes at most 2^31 - 1 blocks".into()),
     }
 }
 
 /// Whether there is nothing but one position along an axis.
-fn is_flat(axis: &Axis) -> bool {
+pub fn is_flat(axis: &Axis) -> bool {
     (axis.input(), axis.kernel(), axis.output()) == (1, 1, 1)
 }
 
 fn compile(problem: &Problem) -> Recipe {
     // `supports` has made the same cut.
+    if problem.pass == Pass::Dw {
+        return Share::new(problem).map(|share| share.recipe(problem)).unwrap_or_default();
+    }
     let launches = Cut::new(problem).map(|cut| cut.launch(problem)).into_iter().collect();
     Recipe { launches, workspace: 0 }
 }
 
+/// Steps of image, channel and row, and the size of a plane. In the output the channels of a group lie one after
+/// another, so that the step of channels is the same throughout.
+pub fn planes(problem: &Problem, role: Role) -> ([i64; 3], [i64; 2]) {
+    let (strides, dims) = (problem.strides(role), problem.geometry.dims(role));
+    ([strides[0], strides[2], strides[4]].map(|s| s as i64), [dims[4], dims[5]].map(|d| d as i64))
+}
+
 /// The largest of 8, 4, 2, 1 that divides a row.
-fn piece(row: i64) -> i64 {
+pub fn piece(row: i64) -> i64 {
     1 << (8 | row).trailing_zeros()
 }
 
@@ -222,18 +243,15 @@ impl Cut {
 
     fn blocks(&self, problem: &Problem) -> i64 {
         let g = &problem.geometry;
-        self.counts(g.batch()).iter().product::<i64>() * g.groups() * if problem.pass == Pass::Fwd { g.c_out() } else { 1 }
+        self.counts(g.batch()).iter().product::<i64>()
+            * g.groups()
+            * if problem.pass == Pass::Fwd { g.c_out() } else { 1 }
     }
 
     fn launch(&self, problem: &Problem) -> Launch {
         let g = &problem.geometry;
         let [source, _, out] = Role::of(problem.pass);
-        let place = |role: Role| {
-            let (strides, dims) = (problem.strides(role).map(|s| s as i64), g.dims(role).map(|d| d as i64));
-            // In the output a group has c_out channels, which lie one after another.
-            ([strides[0], strides[2], strides[4]], [dims[4], dims[5]])
-        };
-        let ((from, [height, width]), (to, [_, to_width])) = (place(source), place(out));
+        let ((from, [height, width]), (to, [_, to_width])) = (planes(problem, source), planes(problem, out));
         let [_, _, a2] = g.axes();
         let (columns, kernel) = (a2.kernel(), g.axes().iter().map(Axis::kernel).product::<i64>());
         let turned = self.mode == 1;
@@ -257,7 +275,7 @@ impl Cut {
             constants: &[("mode", self.mode), ("tiles", self.tiles), ("group", self.group)],
         };
         let block = (32 * self.warps) as u32;
-        let source = unit.source(block, words.len());
+        let source = unit.source(block, RESIDENT, words.len());
         let grid = u32::try_from(self.blocks(problem)).unwrap_or(u32::MAX);
         Launch { source, grid, block, shared: self.shared() as u32, words }
     }
