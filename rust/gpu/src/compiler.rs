@@ -100,7 +100,8 @@ impl Compiler {
             format!("sm_{arch}")
         } else {
             let below = self.archs.iter().rev().find(|&&known| known < arch);
-            let nearest = below.ok_or_else(|| format!("NVRTC {:?} knows no architecture below sm_{arch}", self.version))?;
+            let nearest =
+                below.ok_or_else(|| format!("NVRTC {:?} knows no architecture below sm_{arch}", self.version))?;
             format!("compute_{nearest}")
         };
         Ok(vec![format!("--gpu-architecture={target}"), "--std=c++17".into(), "--ptxas-options=-v".into()])

@@ -248,9 +248,11 @@ impl Driver {
         // SAFETY: the caller's stream, and a place for a number.
         unsafe { (self.functions.capturing)(stream as Handle, &mut capturing) };
         if capturing != 0 && stream != 0 {
-            return Err("a kernel is not compiled yet and a CUDA graph is being captured; run the operation once \
-                        before the capture, or call striate.prepare"
-                .into());
+            return Err(
+                "a kernel is not compiled yet and a CUDA graph is being captured; run the operation once before \
+                        the capture"
+                    .into(),
+            );
         }
         let code = machine_code(&launch.source, device.arch)?;
         let (mut module, mut function) = (null_mut(), null_mut());
