@@ -218,6 +218,7 @@ template <class T>
 STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b) {
     const int line = lane_index() / 4 * 4, column = lane_index() % 4 * 8;
     // Word k of a line, or of a column, is with lane k of its four.
+#pragma unroll 1
     for (int k = 0; k < 4; ++k) {
         const u32 left[2] = {shuffle_idx(a[0], line + k), shuffle_idx(a[1], line + k)};
         const u32 right[2] = {shuffle_idx(b, column + k), shuffle_idx(b, column + 4 + k)};

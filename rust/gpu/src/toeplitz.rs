@@ -41,6 +41,9 @@ fn supports(problem: &Problem) -> Result<(), Why> {
     if !matches!(problem.dtype, DType::Bf16 | DType::F16) || problem.weight_dtype != problem.dtype && !wide {
         return Err("takes activations and weights of one half type".into());
     }
+    if problem.layout != Layout::Nchw {
+        return Err("takes planes, got channels last".into());
+    }
     let [a0, a1, a2] = g.axes();
     if !is_flat(a0) {
         return Err("takes one or two axes".into());
