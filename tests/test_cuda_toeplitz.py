@@ -15,6 +15,8 @@ from oracle import assert_within
 from strategies import BF16, F16, F32, Depthwise, normals, poisoned
 from test_cuda_conv import BUDGETS, PASSES, check
 
+ROW = "cuda.toeplitz"
+
 
 def same(kernel, dilation=1):
     reach = dilation * (kernel - 1)
@@ -32,13 +34,13 @@ def problem(size, kernel, batch=1, channels=2, dilation=None, padding=None, **op
 
 def recipe(drawn: Depthwise, pass_: str):
     made = conv_recipe(drawn.line(pass_))
-    assert made["row"] == "cuda.toeplitz", drawn.line(pass_)
+    assert made["row"] == ROW, drawn.line(pass_)
     return made
 
 
 def exact(drawn: Depthwise, pass_: str, **options) -> None:
     recipe(drawn, pass_)
-    check(drawn, pass_, "nchw", **options)
+    check(drawn, pass_, "nchw", ROW, **options)
 
 
 # Lines along rows, along columns and cut from one signal; planes whose rows are aligned to 16, 8, 4 and 2 bytes.
@@ -73,7 +75,9 @@ def taken(draw):
     most = 200 if rank == 1 else 40
     size = tuple(draw(st.integers(1, most)) for _ in kernel)
     low = [draw(st.integers(0, k - 1)) for k in kernel]
-    padding = tuple((a, max(draw(st.integers(0, k)), k - n - a)) for a, k, n in zip(low, kernel, size, strict=True))
+    padding = tuple(
+        (a, max(draw(st.integers(0, k)), k - n - a)) for a, k, n in zip(low, kernel, size, strict=True)
+    )
     return problem(size, kernel, draw(st.integers(1, 3)), draw(st.integers(1, 2)), padding=padding)
 
 
@@ -174,7 +178,7 @@ def test_kernels_compile_within_their_budget(name):
     for pass_ in PASSES:
         about = f"toeplitz {name} {pass_}"
         made = conv_recipe(f"conv {pass_} bf16 nchw cuda {LINES[name]}")
-        assert made["row"] == "cuda.toeplitz"
+        assert made["row"] == ROW
         for arch in cuda_nvrtc.ARCHS if name in ("7x7", "k128") else (80, 90):
             log = cuda_nvrtc.compile(made["launches"][0]["source"], arch)[1]
             assert log.spilled == 0 and log.registers <= budgets[about], (about, arch, log)
