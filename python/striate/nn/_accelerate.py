@@ -1,4 +1,4 @@
-"""Swap the convolutions of a model that striate runs faster, in place."""
+"""Swap the convolutions and pooling layers of a model that striate runs faster, in place."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ import torch
 from torch import Tensor
 
 from ..ops._sliding import refusal
-from . import conv
+from . import conv, pool
 
-_SWAPS: dict[type, type] = {
+_POOLS: dict[type, type] = {
+    getattr(torch.nn, name): getattr(pool, name)
+    for name in ("MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d")
+}
+_SWAPS: dict[type, type] = _POOLS | {
     getattr(torch.nn, name): getattr(conv, name)
     for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 }
 _OURS = frozenset(_SWAPS.values())
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_CONV_BASE = torch.nn.modules.conv._ConvNd
+_POOL_BASES = tuple(_POOLS)
+_BASES = (torch.nn.modules.conv._ConvNd, *_POOL_BASES)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution of the model: what was decided and why."""
+    """One convolution or pooling layer of the model: what was decided and why."""
 
     name: str
     shape: str
@@ -53,7 +58,7 @@ class Report:
 
     def __str__(self) -> str:
         if not self.rows:
-            return "no convolutions found"
+            return "no convolutions or pooling layers found"
         cells = [("layer", "shape", "row", "")]
         cells += [
             (r.name, r.shape, r.row, ("swapped: " if r.swapped else "left: ") + r.why) for r in self.rows
@@ -62,18 +67,19 @@ class Report:
         lines = [
             "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[3]]) for line in cells
         ]
-        lines.append(f"{len(self.swapped)} of {len(self.rows)} convolutions swapped")
+        lines.append(f"{len(self.swapped)} of {len(self.rows)} layers swapped")
         return "\n".join(line.rstrip() for line in lines)
 
 
 def accelerate(model: torch.nn.Module, measure: Any = False) -> Report:
-    """Let striate compute every convolution of ``model`` that it runs faster than torch, in place.
+    """Let striate compute every convolution and pooling layer of ``model`` that it runs faster than torch, in place.
 
     Only the class of a layer changes: weights, state_dict keys, hooks and references to the layer stay as they are.
+    Pooling layers decide call by call: where torch is faster on the input at hand, striate calls it.
 
     Args:
-        model: any module; exact ``torch.nn`` convolutions are candidates, subclasses with a forward of their own
-            are left alone.
+        model: any module; exact ``torch.nn`` convolutions, max and mean pooling are candidates, subclasses with
+            a forward of their own are left alone.
         measure: a sample input of the model (a tensor, or a tuple of its arguments): every candidate is then timed
             both ways on the inputs that it gets, and the faster is kept.
 
@@ -82,7 +88,7 @@ def accelerate(model: torch.nn.Module, measure: Any = False) -> Report:
     """
     report = Report([])
     samples = _record_inputs(model, measure) if _is_sample(measure) else None
-    for name, module in _convolutions(model):
+    for name, module in _layers(model):
         target, why = _candidate(module)
         if target is not None and samples is not None:
             target, why = _measured(module, target, samples.get(module))
@@ -97,9 +103,9 @@ def _is_sample(measure: Any) -> bool:
     return isinstance(measure, (Tensor, tuple, list))
 
 
-def _convolutions(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+def _layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        if isinstance(module, _CONV_BASE):
+        if isinstance(module, _BASES):
             yield name or "(model)", module
 
 
@@ -113,6 +119,8 @@ def _candidate(module: Any) -> tuple[type | None, str]:
         target = _plain_subclass(kind)
         if target is None:
             return None, f"{kind.__name__} has its own forward"
+    if isinstance(module, _POOL_BASES):
+        return target, "short windows in one pass, long ones by doubling"
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or isinstance(weight, torch.nn.parameter.UninitializedParameter):
         return None, "no plain weight tensor"
@@ -140,6 +148,10 @@ def _plain_subclass(kind: type) -> type | None:
 
 
 def _row(name: str, module: Any, target: type | None, why: str) -> Row:
+    if isinstance(module, _POOL_BASES):
+        settings = f"k{_x(module.kernel_size)} s{_x(module.stride)} p{_x(module.padding)}"
+        row = "torch" if target is None else "pool"
+        return Row(name, settings, row, target is not None, why)
     shape = f"{module.in_channels}->{module.out_channels} k{'x'.join(map(str, module.kernel_size))}"
     if any(s != 1 for s in module.stride):
         shape += f" s{'x'.join(map(str, module.stride))}"
@@ -151,14 +163,18 @@ def _row(name: str, module: Any, target: type | None, why: str) -> Row:
     return Row(name, shape, row, target is not None, why)
 
 
+def _x(value: Any) -> str:
+    return str(value) if isinstance(value, int) else "x".join(map(str, value))
+
+
 def _record_inputs(model: torch.nn.Module, sample: Any) -> dict[Any, tuple[Any, ...]]:
-    """The arguments every convolution gets when the model runs on the sample."""
+    """The arguments every such layer gets when the model runs on the sample."""
     found: dict[Any, tuple[Any, ...]] = {}
 
     def remember(module: Any, args: tuple[Any, ...]) -> None:
         found[module] = args
 
-    handles = [module.register_forward_pre_hook(remember) for _, module in _convolutions(model)]
+    handles = [module.register_forward_pre_hook(remember) for _, module in _layers(model)]
     training = model.training
     try:
         model.eval()
