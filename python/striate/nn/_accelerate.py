@@ -75,7 +75,8 @@ def accelerate(model: torch.nn.Module, measure: Any = False) -> Report:
     """Let striate compute every convolution and pooling layer of ``model`` that it runs faster than torch, in place.
 
     Only the class of a layer changes: weights, state_dict keys, hooks and references to the layer stay as they are.
-    Pooling layers decide call by call: where torch is faster on the input at hand, striate calls it.
+    Pooling layers are swapped whatever their input, although torch trains max pooling on channels-last tensors as fast
+    or faster.
 
     Args:
         model: any module; exact ``torch.nn`` convolutions, max and mean pooling are candidates, subclasses with
