@@ -5,6 +5,8 @@
 //! joined, divided and rounded straight into its place. Every number is asked once whether it is NaN; until one is
 //! found, joins are the plain ones of the processor.
 
+#![allow(clippy::needless_range_loop)] // Iterators over what a row holds would copy it.
+
 use crate::isa::{Convert, Simd, Task};
 use crate::maths::Maths;
 use crate::rows::{Block, Copying, Widen, narrow_some};
@@ -235,8 +237,8 @@ impl<S: Scalar, K> Streaming<'_, S, K> {
         // SAFETY: `pool` asserted that the row has its place.
         let to = Stored { to: unsafe { self.dst.add(index * pitch[1]) }, by };
         let (nothing, mut places) = ([(held * apart, S::Acc::default())], [(0, S::Acc::default()); MOST]);
-        for (to, place) in places.iter_mut().zip(row.taps) {
-            to.0 = place * apart;
+        for n in 0..row.count {
+            places[n].0 = row.taps[n] * apart;
         }
         let (taps, src): (&[Tap<S::Acc>], _) = match (row.count, held) {
             (0, _) => (&nothing, self.ring.cast_const()),
