@@ -54,7 +54,7 @@ def compare(name: str, batch: int, budget: float) -> float:
         forward = ratio("forward", {"torch": lambda: plain(x), "striate": lambda: swapped(x)}, budget)
     training = ratio("step", {"torch": lambda: step(plain, x), "striate": lambda: step(swapped, x)}, budget)
     print(
-        f"{name}: {len(report.swapped)} of {len(report.rows)} convolutions swapped, outputs within {difference:.1e}"
+        f"{name}: {len(report.swapped)} of {len(report.rows)} layers swapped, outputs within {difference:.1e}"
     )
     print(forward)
     print(training)

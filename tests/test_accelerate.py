@@ -116,7 +116,7 @@ def test_measure_times_both_ways() -> None:
     assert "ms, torch" in report.rows[0].why and "not depthwise" in report.rows[1].why
     assert report.rows[0].swapped == isinstance(model[0], striate.nn.Conv2d)
     torch.testing.assert_close(model(x), before)
-    assert str(striate.accelerate(torch.nn.Linear(2, 2))) == "no convolutions found"
+    assert str(striate.accelerate(torch.nn.Linear(2, 2))) == "no convolutions or pooling layers found"
 
 
 def test_measure_true_takes_a_sample() -> None:

@@ -1,4 +1,4 @@
-"""Swap the convolutions of a model that striate runs faster, in place."""
+"""Swap the convolutions and pooling layers of a model that striate runs faster, in place."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ import torch
 from torch import Tensor
 
 from ..ops._sliding import refusal
-from . import conv
+from . import conv, pool
 
-_SWAPS: dict[type, type] = {
+_POOLS: dict[type, type] = {
+    getattr(torch.nn, name): getattr(pool, name)
+    for name in ("MaxPool1d", "MaxPool2d", "MaxPool3d", "AvgPool1d", "AvgPool2d", "AvgPool3d")
+}
+_SWAPS: dict[type, type] = _POOLS | {
     getattr(torch.nn, name): getattr(conv, name)
     for name in ("Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 }
 _OURS = frozenset(_SWAPS.values())
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_CONV_BASE = torch.nn.modules.conv._ConvNd
+_POOL_BASES = tuple(_POOLS)
+_BASES = (torch.nn.modules.conv._ConvNd, *_POOL_BASES)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution of the model: what was decided and why."""
+    """One convolution or pooling layer of the model: what was decided and why."""
 
     name: str
     shape: str
@@ -34,7 +39,7 @@ class Row:
     swapped: bool
     why: str
     gain: float | None = None
-    """torch's time over striate's: measured on the sample, or predicted from recorded layers; None where torch stays"""
+    """torch's time over striate's: measured on the sample, or predicted from recorded layers; None without either"""
     measured: bool = False
 
     @property
@@ -63,7 +68,7 @@ class Report:
 
     def __str__(self) -> str:
         if not self.rows:
-            return "no convolutions found"
+            return "no convolutions or pooling layers found"
         cells = [("layer", "shape", "row", "gain", "")]
         cells += [
             (r.name, r.shape, r.row, r.gain_text, ("swapped: " if r.swapped else "left: ") + r.why)
@@ -73,20 +78,20 @@ class Report:
         lines = [
             "  ".join([*(c.ljust(w) for c, w in zip(line, widths, strict=False)), line[4]]) for line in cells
         ]
-        lines.append(f"{len(self.swapped)} of {len(self.rows)} convolutions swapped")
+        lines.append(f"{len(self.swapped)} of {len(self.rows)} layers swapped")
         if any(r.gain is not None and not r.measured for r in self.rows):
             lines.append(f"~ predicted for a training step from layers recorded on {RECORDED_ON}")
         return "\n".join(line.rstrip() for line in lines)
 
 
 def accelerate(model: torch.nn.Module, measure: Any = False, *, sample: Any = None) -> Report:
-    """Let striate compute every convolution of ``model`` that it runs faster than torch, in place.
+    """Let striate compute every convolution and pooling layer of ``model`` that it runs faster than torch, in place.
 
     Only the class of a layer changes: weights, state_dict keys, hooks and references to the layer stay as they are.
 
     Args:
-        model: any module; exact ``torch.nn`` convolutions are candidates, subclasses with a forward of their own
-            are left alone.
+        model: any module; exact ``torch.nn`` convolutions, max and mean pooling are candidates, subclasses with
+            a forward of their own are left alone.
         measure: True times every candidate both ways on the input that it gets from ``sample``, and keeps the
             faster; a forward pass, with the gradients too where the model is in training mode. A sample itself
             means True.
@@ -101,7 +106,7 @@ def accelerate(model: torch.nn.Module, measure: Any = False, *, sample: Any = No
     """
     report, given = Report([]), _sample(measure, sample)
     samples = None if given is None else _record_inputs(model, given)
-    for name, module in _convolutions(model):
+    for name, module in _layers(model):
         target, why = _candidate(module)
         gain = None if target is None else _predicted(module)
         if target is not None and samples is not None:
@@ -147,6 +152,8 @@ RECORDED = {
 
 def _predicted(module: Any) -> float | None:
     """The gain of the recorded layer whose kernel is nearest; None for what no record speaks of."""
+    if isinstance(module, _POOL_BASES):
+        return None
     rank = len(module.kernel_size)
     table = RECORDED.get((rank, any(d != 1 for d in module.dilation)))
     if table is None or module.weight.shape[1] != 1 or module.transposed:
@@ -155,9 +162,9 @@ def _predicted(module: Any) -> float | None:
     return table[min(table, key=lambda known: abs(math.log(known / taps)))]
 
 
-def _convolutions(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+def _layers(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        if isinstance(module, _CONV_BASE):
+        if isinstance(module, _BASES):
             yield name or "(model)", module
 
 
@@ -171,6 +178,8 @@ def _candidate(module: Any) -> tuple[type | None, str]:
         target = _plain_subclass(kind)
         if target is None:
             return None, f"{kind.__name__} has its own forward"
+    if isinstance(module, _POOL_BASES):
+        return target, "short windows in one pass, long ones by doubling"
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or isinstance(weight, torch.nn.parameter.UninitializedParameter):
         return None, "no plain weight tensor"
@@ -199,6 +208,9 @@ def _plain_subclass(kind: type) -> type | None:
 
 def _row(name: str, module: Any, choice: tuple[type | None, str], gain: tuple[float | None, bool]) -> Row:
     target, why = choice
+    if isinstance(module, _POOL_BASES):
+        settings = f"k{_x(module.kernel_size)} s{_x(module.stride)} p{_x(module.padding)}"
+        return Row(name, settings, "torch" if target is None else "pool", target is not None, why, *gain)
     shape = f"{module.in_channels}->{module.out_channels} k{'x'.join(map(str, module.kernel_size))}"
     if any(s != 1 for s in module.stride):
         shape += f" s{'x'.join(map(str, module.stride))}"
@@ -210,14 +222,18 @@ def _row(name: str, module: Any, choice: tuple[type | None, str], gain: tuple[fl
     return Row(name, shape, row, target is not None, why, *gain)
 
 
+def _x(value: Any) -> str:
+    return str(value) if isinstance(value, int) else "x".join(map(str, value))
+
+
 def _record_inputs(model: torch.nn.Module, sample: Any) -> dict[Any, tuple[Any, ...]]:
-    """The arguments every convolution gets when the model runs on the sample."""
+    """The arguments every such layer gets when the model runs on the sample."""
     found: dict[Any, tuple[Any, ...]] = {}
 
     def remember(module: Any, args: tuple[Any, ...]) -> None:
         found[module] = args
 
-    handles = [module.register_forward_pre_hook(remember) for _, module in _convolutions(model)]
+    handles = [module.register_forward_pre_hook(remember) for _, module in _layers(model)]
     training = model.training
     try:
         model.eval()
