@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _core
+from .._listen import listening
 from .._problem import DTYPE_WORDS
 from .child import Child, Remote
 from .contenders import rival, rivals, striate, torch_pass
@@ -147,7 +147,7 @@ class Calls(Work):
     def verify(self, threads: tuple[int, ...]) -> str:
         """What is wrong with striate's result; empty if nothing."""
         call, before, results = self._call(self.contest.calls["striate"]), torch.get_num_threads(), []
-        with rows_called() as rows:
+        with listening() as heard:
             try:
                 for count in threads:
                     torch.set_num_threads(count)
@@ -159,7 +159,7 @@ class Calls(Work):
                 return str(error).splitlines()[0]
             finally:
                 torch.set_num_threads(before)
-        self._rows = rows
+        self._rows = [choice["row"] for choice in heard.choices]
         given = [tensor for tensor in self.contest.inputs if torch.is_floating_point(tensor)]
         function = self.contest.calls["striate"]
         weights = list(function.parameters()) if isinstance(function, nn.Module) else []
@@ -203,23 +203,6 @@ def _apart(results: Sequence[Tensor], exact: Sequence[Tensor], limit: float) -> 
         if not error <= limit:  # not-a-number is wrong too
             return f"result {number} is {error:.2g} of its largest element from float64, allowed {limit:.2g}"
     return ""
-
-
-@contextmanager
-def rows_called() -> Iterator[list[str]]:
-    """The names of the rows that the core runs meanwhile, for everything but convolution passes."""
-    rows: list[str] = []
-    original = _core.call
-
-    def call(*given: Any) -> str:
-        rows.append(original(*given))
-        return rows[-1]
-
-    _core.call = call  # type: ignore[assignment]
-    try:
-        yield rows
-    finally:
-        _core.call = original
 
 
 def works(entry: Entry, passes: tuple[str, ...] | None) -> Iterator[Work]:

@@ -25,7 +25,7 @@ _SWAPS: dict[type, type] = _POOLS | {
 }
 _OURS = frozenset(_SWAPS.values())
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_POOL_BASES = tuple(_POOLS)
+_POOL_BASES: tuple[Any, ...] = tuple(_POOLS)
 _BASES = (torch.nn.modules.conv._ConvNd, *_POOL_BASES)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._listen import leave_to_torch
 from .._problem import DTYPE_WORDS, is_channels_last
 from . import _pooling
 from ._resolve import INT64_MAX
@@ -164,12 +165,12 @@ def _torch_reason(call: Call, input: Tensor, windows: Windows) -> str:
         return "a transform inside a trace"
     # Channels last, torch's vectors run along the channels too; there sliding sums win by what windows share. A
     # gradient of extremes shares less. Measured: docs/ops/pool.md.
-    if call.rank == 2 and call.mode in ("max", "avg") and input.dim() == 4 and is_channels_last(input):
-        if all(d == 1 for d in windows.dilation):
-            scattered = call.mode == "max" and input.requires_grad and torch.is_grad_enabled()
-            shared = math.prod(windows.kernel) / math.prod(windows.stride)
-            if shared < (_SHARED_SCATTERED if scattered else _SHARED):
-                return f"channels last, {shared:.3g} windows to a number"
+    rival = call.rank == 2 and call.mode in ("max", "avg") and all(d == 1 for d in windows.dilation)
+    if rival and input.dim() == 4 and is_channels_last(input):
+        scattered = call.mode == "max" and input.requires_grad and torch.is_grad_enabled()
+        shared = math.prod(windows.kernel) / math.prod(windows.stride)
+        if shared < (_SHARED_SCATTERED if scattered else _SHARED):
+            return f"channels last, {shared:.3g} windows to a number"
     return ""
 
 
@@ -178,7 +179,8 @@ def _extreme(call: Call, input: Tensor, settings: tuple[Any, ...], return_indice
     windows = _windows(call, *settings)
     if not isinstance(return_indices, bool):
         raise TypeError(f"{call.name}: return_indices must be a bool, not {return_indices!r}")
-    if _torch_reason(call, input, windows):
+    if why := _torch_reason(call, input, windows):
+        leave_to_torch(why)
         return _torch_extreme(call, input, windows, return_indices)
     values = _run(call, input, windows)
     if not return_indices:
@@ -228,7 +230,8 @@ def _total(call: Call, input: Tensor, settings: tuple[Any, ...], include: Any, d
     if divisor == 0:
         raise RuntimeError(f"{call.name}: divisor_override must be not zero, but got divisor_override=0")
     counting = (include, divisor or 0)
-    if _torch_reason(call, input, windows):
+    if why := _torch_reason(call, input, windows):
+        leave_to_torch(why)
         return _torch_total(call, input, windows, counting)
     return _run(call, input, windows, counting)
 
