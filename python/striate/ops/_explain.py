@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import _core
+from .. import _core, ops
 from .._problem import is_channels_last, layout_word
 from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of
@@ -46,9 +46,23 @@ def explain(problem: str | Callable[..., Tensor], *args: Any, **kwargs: Any) -> 
     if isinstance(problem, str):
         return _of_line(problem)
     call = CALLS.get(getattr(problem, "__name__", ""))
+    if call is None and (why := _composed_because(problem, (*args, *kwargs.values()))):
+        return Explanation(None, "torch", why=why)
     if call is None:
         raise TypeError(f"explain: problem must be a problem line or a function of striate, not {problem!r}")
     return _of_call(call, *args, **kwargs)
+
+
+def _composed_because(function: Callable[..., Tensor], values: tuple[Any, ...]) -> str:
+    """Why a call of another public function is composed of torch's operators, or an empty string."""
+    name = getattr(function, "__name__", "")
+    if name not in ops.__all__ or getattr(ops, name) is not function:
+        return ""
+    if not any(isinstance(value, Tensor) and value.is_cuda for value in values):
+        return ""
+    if name == "shiftwise_conv2d":
+        return "device cuda; its three strips are calls of depthwise_conv2d, to be explained by themselves"
+    return "device cuda has no row of this operator yet"
 
 
 def _of_line(line: str, copies: tuple[str, ...] = ()) -> Explanation:
