@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -159,7 +160,8 @@ def fft_conv_grad_kernel(
     size = input.shape[2:]
     sizes = list(size) if periodic else _circle(size, grad.shape[2:], kernel_size, shift)
     by_grad = torch.fft.rfftn(grad.to(kind), sizes, axes)
-    product = (by_grad * torch.fft.rfftn(input.to(kind), sizes, axes).conj()).sum(0)
+    by_input = torch.conj_physical(torch.fft.rfftn(input.to(kind), sizes, axes))
+    product = (by_grad * by_input).sum(0)
     if shared:
         product = product.sum(0, keepdim=True)
     found = _turned(torch.fft.irfftn(product, sizes, axes), kernel_size, [-at for at in shift])
@@ -183,12 +185,12 @@ def _padding(pad: Ints, rank: int) -> list[int]:
     return [part for pair in reversed(pad_pairs(pad, rank)) for part in pair]
 
 
-def _taps(size: Ints, windows: Windows) -> Iterator[tuple[slice, ...]]:
-    """Where the taps of all windows lie in a padded plane, one tap after another."""
+def _taps(size: Ints, windows: Windows) -> Iterator[tuple[Any, ...]]:
+    """Where the taps of all windows lie in a padded plane, one tap after another, as an index."""
     kernel, stride, _, dilation = windows
     for tap in itertools.product(*map(range, kernel)):
         places = zip(tap, stride, dilation, _outs(size, windows), strict=True)
-        yield (..., *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, s, d, o in places))  # type: ignore[misc]
+        yield (..., *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, s, d, o in places))
 
 
 def _divisors(like: Tensor, size: Ints, windows: Windows, ring: Ints, divisor: int) -> Tensor | int:
@@ -240,17 +242,19 @@ def pool_transpose(
     share = grad.to(kind)
     if mode == "avg":
         share = share / _divisors(share, size, windows, ring, divisor)
-    pairs = pad_pairs(pad, len(size))
+    spans = list(zip(size, pad_pairs(pad, len(size)), strict=True))
     # Room for padding on both sides, and for what negative padding has cut off.
-    room = [n + max(lo, 0) + max(hi, 0) for n, (lo, hi) in zip(size, pairs, strict=True)]
+    room = [n + max(lo, 0) + max(hi, 0) for n, (lo, hi) in spans]
     total = share.new_zeros((*grad.shape[:2], *room))
-    inner = total[
-        (..., *(slice(max(-lo, 0), r - max(-hi, 0)) for r, (lo, hi) in zip(room, pairs, strict=True)))
-    ]
+    padded: tuple[Any, ...] = (
+        ...,
+        *(slice(max(-lo, 0), r - max(-hi, 0)) for r, (_, (lo, hi)) in zip(room, spans, strict=True)),
+    )
+    plane: tuple[Any, ...] = (..., *(slice(max(lo, 0), max(lo, 0) + n) for n, (lo, _) in spans))
+    inner = total[padded]
     for tap in _taps(size, windows):
         inner[tap] += share
-    plane = total[(..., *(slice(max(lo, 0), max(lo, 0) + n) for n, (lo, _) in zip(size, pairs, strict=True)))]
-    return _like(plane.to(grad.dtype), grad)
+    return _like(total[plane].to(grad.dtype), grad)
 
 
 def pool_argmax(

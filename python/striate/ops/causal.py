@@ -32,7 +32,7 @@ def causal_conv1d(
 
     Args:
         x: ``[B, D, L]`` with any strides; positions or channels (``[B, L, D]`` in memory) innermost are fastest.
-            float32, float64, bfloat16 or float16, on the CPU or (composed of torch's operators) a CUDA device.
+            float32, float64, bfloat16 or float16 on the CPU, or on CUDA in torch's operators.
         weight: ``[D, W]``, W >= 1; the dtype of x, or float32 beside half x.
         bias: ``[D]`` in the dtype of weight, or None.
         activation: None, ``"silu"`` or ``"swish"`` (the same).
@@ -70,8 +70,7 @@ def causal_conv1d(
         raise TypeError(f"{name}: return_final_states must be a bool, not {return_final_states!r}")
     if return_final_states and seq_idx is not None:
         raise ValueError(f"{name}: return_final_states cannot be combined with seq_idx; use cu_seqlens")
-    run = _composed.causal if x_.is_cuda else _causal.causal
-    y = run(x_, weight_, bias_, states, marks, silu)
+    y = (_composed if x_.is_cuda else _causal).causal(x_, weight_, bias_, states, marks, silu)
     if not return_final_states:
         return y
     history = weight.shape[1] - 1
