@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.utils._pytree import tree_map
 
-from .. import _core
+from .. import _core, ops
 from .._listen import listening
 from .._problem import is_channels_last, layout_word
 from ._resolve import Call, Plan, problem_line
@@ -60,8 +59,9 @@ def explain(problem: str | Callable[..., Tensor], *args: Any, **kwargs: Any) -> 
     call = CALLS.get(getattr(problem, "__name__", ""))
     if call is not None:
         return _of_call(call, *args, **kwargs)
-    public = getattr(sys.modules["striate"], getattr(problem, "__name__", ""), None) is problem
-    if isinstance(problem, Module) or (public and callable(problem)):
+    if why := _composed_because(problem, (*args, *kwargs.values())):
+        return Explanation(None, "torch", why=why)
+    if isinstance(problem, Module) or _is_public(problem):
         return _of_run(problem, args, kwargs)
     raise TypeError(
         f"explain: problem must be a problem line, a function of striate or a module, not {problem!r}"
@@ -81,6 +81,22 @@ def _of_run(function: Callable[..., object], args: Any, kwargs: Any) -> Explanat
     steps = [_choice(found) for found in heard.choices] + steps
     first, *then = steps or [Explanation(None, "torch", why="no kernel of striate took part")]
     return replace(first, then=tuple(then))
+
+
+def _is_public(function: Any) -> bool:
+    name = getattr(function, "__name__", "")
+    return name in ops.__all__ and getattr(ops, name) is function
+
+
+def _composed_because(function: Callable[..., Tensor], values: tuple[Any, ...]) -> str:
+    """Why a call of another public function is composed of torch's operators, or an empty string."""
+    if not _is_public(function):
+        return ""
+    if not any(isinstance(value, Tensor) and value.is_cuda for value in values):
+        return ""
+    if function is ops.shiftwise_conv2d:
+        return "device cuda; its three strips are calls of depthwise_conv2d, to be explained by themselves"
+    return "device cuda has no row of this operator yet"
 
 
 def _of_line(line: str, copies: tuple[str, ...] = ()) -> Explanation:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._listen import leave_to_torch
 from .._problem import DTYPE_WORDS, is_channels_last
-from . import _pooling
+from . import _composed, _pooling
 from ._resolve import INT64_MAX
 
 Ints = int | Sequence[int]
@@ -203,10 +203,15 @@ def _torch_extreme(call: Call, input: Tensor, windows: Windows, return_indices: 
 def _torch_total(call: Call, input: Tensor, windows: Windows, counting: tuple[bool, int]) -> Tensor:
     kernel, stride, padding, dilation, ceil_mode = windows
     if any(d != 1 for d in dilation):
-        raise NotImplementedError(
-            f"{call.name}: dilation is only supported for floating tensors on the CPU, but got "
-            f"dilation={list(dilation)}, {input.dtype} on {input.device}"
-        )
+        if input.dtype not in DTYPE_WORDS:
+            raise NotImplementedError(
+                f"{call.name}: dilation is only supported for floating tensors, but got "
+                f"dilation={list(dilation)} and {input.dtype}"
+            )
+        statics = _statics(call, input, windows, counting)
+        if input.dim() == call.rank + 2:
+            return _composed.pool(input, *statics)
+        return _composed.pool(input.unsqueeze(0), *statics).squeeze(0)
     include, divisor = counting
     if call.mode == "sum":
         divisor = 1
