@@ -88,7 +88,7 @@ def _is_public(function: Any) -> bool:
     return name in ops.__all__ and getattr(ops, name) is function
 
 
-def _composed_because(function: Callable[..., Tensor], values: tuple[Any, ...]) -> str:
+def _composed_because(function: Any, values: tuple[Any, ...]) -> str:
     """Why a call of another public function is composed of torch's operators, or an empty string."""
     if not _is_public(function):
         return ""
