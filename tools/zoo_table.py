@@ -25,8 +25,7 @@ exact for the classes of the row, multiply-adds (in 1e9, at the given size) and 
 "Verified" tells what the tests compare a row with: `timm`, `torchvision` and other packages by name mean equal outputs
 for the same random weights; `count` means the parameter count of the reference implementation, exact or to the digits
 that were published, and `paper` the layer list of the paper; `layers` is a network verified above with a layer that has
-tests of its own put in. Rows of the last three kinds guard their outputs against change by a fingerprint. Where nothing
-could be built yet the column says why.
+tests of its own put in. Rows of the last three kinds guard their outputs against change by a fingerprint.
 
 """
 COLUMNS = (
@@ -44,19 +43,18 @@ COLUMNS = (
 
 def verified(row: zoo.Row) -> str:
     """What the tests compare the row with."""
-    return row.absent or row.missing or row.oracle.partition(":")[0]
+    return row.oracle.partition(":")[0]
 
 
 def cells(row: zoo.Row) -> list[str]:
     """One line of the table."""
-    size = "x".join(map(str, row.size)) if row.args else ""
+    size = "x".join(map(str, row.size))
     paper = f"[{row.paper}](https://arxiv.org/abs/{row.paper})" if row.paper[:4].isdigit() else row.paper
-    params = f"{row.params:,}" if row.params else ""
     macs = f"{row.macs:g}" if row.macs else ""
     return [
         f"`{row.name}`",
         row.skeleton,
-        params,
+        f"{row.params:,}",
         size,
         macs,
         row.accuracy,

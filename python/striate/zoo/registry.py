@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nn.transfer import transfer
 from . import kit, weights
 from .network import FeatureNet, Network, initialise
 
 # The modules under rows/, in the order of the generated table.
-_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "seqnet", "absent")
+_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "seqnet")
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,7 @@ class Row:
         macs: published multiply-adds in 1e9, 0 where none was found.
         accuracy: published top-1 on ImageNet-1k in percent, or the paper's own measure.
         classes: outputs of the classifier; 0 for networks without one.
-        channels: input channels.
-        needs: a layer of striate without which the row cannot be built, such as "nn.Dcls2d".
-        absent: why the row is only a name so far.
+        channels: input channels; 0 where the input is tokens, ``classes`` different ones.
     """
 
     family: str
@@ -55,19 +54,13 @@ class Row:
     accuracy: str = ""
     classes: int = 1000
     channels: int = 3
-    needs: str = ""
-    absent: str = ""
 
-    @property
-    def missing(self) -> str:
-        """Why the row cannot be built with this version, or nothing."""
-        if self.absent or not self.needs:
-            return self.absent
-        room, _, layer = self.needs.rpartition(".")
-        module = importlib.import_module(f"..{room}", __package__)
-        return (
-            "" if hasattr(module, layer) else f"needs striate.{self.needs}, which this version does not have"
-        )
+    def example(self, batch: int = 1, most: int = 96) -> Tensor:
+        """A random input whose axes are no longer than ``most``: maps, or tokens [batch, length]."""
+        extents = [min(n, most) for n in self.size]
+        if not self.channels:
+            return torch.randint(self.classes, (batch, *extents))
+        return torch.randn(batch, self.channels, *extents)
 
 
 @cache
@@ -82,13 +75,9 @@ def rows() -> dict[str, Row]:
     return found
 
 
-def list_models(pattern: str = "*", *, buildable: bool = False) -> list[str]:
-    """Names that match a shell pattern; ``buildable`` leaves out rows whose layer does not exist yet."""
-    return [
-        name
-        for name, row in rows().items()
-        if fnmatch.fnmatch(name, pattern) and not (buildable and row.missing)
-    ]
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that match a shell pattern."""
+    return fnmatch.filter(rows(), pattern)
 
 
 def info(name: str) -> Row:
@@ -130,11 +119,8 @@ def create_model(
     Raises:
         ValueError: an unknown name, an index out of range, or classes asked of a network without classifier.
         TypeError: an override that the skeleton does not know.
-        NotImplementedError: the row needs a layer that this version of striate does not have.
     """
     row = info(name)
-    if row.missing:
-        raise NotImplementedError(f"{name}: {row.missing}")
     if out_indices is not None and not features_only:
         raise ValueError("out_indices needs features_only=True")
     if num_classes is not None and not row.classes:
@@ -154,7 +140,7 @@ def create_model(
 def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str | Path) -> None:
     """Fill a network of this zoo with foreign weights, in place.
 
-    A module is read by order of first use (see :mod:`striate.zoo.weights`). A state dict, a safetensors file or a
+    A module is read by order of first use (see :mod:`striate.nn.transfer`). A state dict, a safetensors file or a
     file written by torch.save is loaded directly if its names are ours; otherwise it is interpreted by the reference
     implementation that the row names, which must be installed.
 
@@ -162,10 +148,9 @@ def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str |
         ValueError: the weights belong to another network.
     """
     row: Row = model.row  # type: ignore[assignment]
-    example = torch.zeros(1, row.channels, *(min(n, 96) for n in row.size))
-    example = example.to(next(model.parameters()).device)
+    example = row.example().to(next(model.parameters()).device)
     if isinstance(source, nn.Module):
-        weights.transfer(source, model, example)
+        transfer(source, model, example)
         return
     state = weights.read(source)
     if state.keys() == model.state_dict().keys():
@@ -173,7 +158,7 @@ def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str |
         return
     foreign = weights.reference(row.oracle)
     foreign.load_state_dict(state)
-    weights.transfer(foreign.to(example.device), model, example)
+    transfer(foreign.to(example.device), model, example)
 
 
 def family(base: Row, *variants: Mapping[str, Any]) -> list[Row]:

@@ -43,4 +43,19 @@ SEGMENTATION = [
         v("deeplabv3_mobilenet_v3_large", 11_025_477, 10.45, "60.3 mIoU (VOC)", oracle="torchvision:segmentation.deeplabv3_mobilenet_v3_large", backbone=_mobile("ir_r3_k5_s1_d2_e6_c160_se0.25 cn_r1_k1_s1_c960"))),
     *family(_row("SCNN", "1712.06080", 288, 5, head="scnn", backbone=("Plain", {"norm": "bn", "layers": ("c64k3 c64k3 m2s2 c128k3 c128k3 | m2s2 c256k3 c256k3 c256k3 | m2s2 c512k3 c512k3 c512k3 c512k3d2p2 c512k3d2p2 c512k3d2p2")})),
         v("scnn_vgg16", 20_165_573, 0.0, "96.53 (TuSimple)", size=(288, 800), oracle="layers", licence="MIT"))]
-ROWS = [*DETECTION, *SEGMENTATION]
+_A = {"neck": ("upward", {"inner": (64, 128, 256, 512), "outs": (128,) * 4}), "head": "ffnet"}
+_B = {"neck": ("upward", {"inner": (64, 128, 128, 256), "outs": (96, 96, 64, 32)}), "head": ("ffnet", {"width": 256, "last": 3})}
+_NARROW = {"stage": "basic", "stem": ("chain", {"layers": ((64, 3, 2), (64, 3, 2), (64, 3, 1)), "pool": 0}), "options": {"width": [64, 48, 40, 40]}}
+
+
+def _basic(*depths: int, **args: Any) -> tuple[str, dict[str, Any]]:
+    return ("Residual", {"depths": depths, "stage": "basic", **args})
+
+
+FFNET = family(Row("FFNet (segmentation)", "Dense", {"levels": (0, 1, 2, 3)}, (1024, 2048), paper="2206.08236", licence="BSD-3-Clause", classes=19, oracle="count"),
+    v("ffnet_seg_150_aaa", 98_843_475, 0.0, "84.4 mIoU (Cityscapes)", backbone=_basic(16, 18, 28, 12), **_A),
+    v("ffnet_seg_86_aaa", 53_987_155, 0.0, "83.2 mIoU (Cityscapes)", backbone=_basic(8, 12, 16, 6), **_A),
+    v("ffnet_seg_50_aaa", 28_553_043, 0.0, "79.6 mIoU (Cityscapes)", backbone=_resnet(R50), **_A),
+    v("ffnet_seg_122n_cbb", 51_393_555, 0.0, "83.7 mIoU (Cityscapes)", backbone=_basic(0, 16, 24, 20, **_NARROW), **_B),
+    v("ffnet_seg_46n_cbb", 20_214_035, 0.0, "81.9 mIoU (Cityscapes)", backbone=_basic(0, 6, 8, 8, **_NARROW), **_B))
+ROWS = [*DETECTION, *SEGMENTATION, *FFNET]

@@ -67,4 +67,9 @@ SUPER = [
         v("rfdn_x2", 417_212, 0.0, "", layers=("c50k3!", ("collected", {}), "c12k3!"), upscale=2, **_PATCH),
         v("rfdn_x3", 423_977, 0.0, "", layers=("c50k3!", ("collected", {}), "c27k3!"), upscale=3, **_PATCH),
         v("rfdn_x4", 433_448, 0.0, "", layers=("c50k3!", ("collected", {}), "c48k3!"), upscale=4, **_PATCH))]
-ROWS = [*ALEXNET, *VGG, *CIFAR, *SAMPLE_CNN, *DNCNN, *SUPER]
+# One set of weights serves both passes of a block's dual attention and one slope all of them, as in the reference.
+MIRNET = family(_row("MIRNet", "2003.06792", "count", "academic use only (numbers only)", bias=False, tail="add"),
+    v("mirnet", 31_787_419, 0.0, "39.72 dB (SIDD)", layers=("c64k3!", ("streams", {}), "c3k3!"), **_PATCH))
+IDF = family(_row("IDF", "2508.19649", "count", "Apache-2.0"),
+    v("idf", 49_021, layers=(("refiltered", {}),), **_PATCH))
+ROWS = [*ALEXNET, *VGG, *CIFAR, *SAMPLE_CNN, *DNCNN, *SUPER, *MIRNET, *IDF]

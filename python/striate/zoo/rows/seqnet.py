@@ -7,6 +7,11 @@ from ..registry import variant as v
 MULTIRES = family(Row("MultiresNet", "SeqNet", {"width": 256, "depth": 10, "length": 1024}, (1024,), paper="2305.01638", oracle="count", licence="MIT", classes=10),
     v("multiresnet_scifar", 1_365_514, 0.0, "93.2 (sequential CIFAR-10)"))
 # The stack of its Long Range Arena runs on flattened grey images; the paper gives no parameter count.
-SGCONV = family(Row("SGConv", "SeqNet", {"width": 512, "depth": 6, "length": 1024, "mixer": "structured"}, (1024,), paper="2210.09298", oracle="paper", licence="none in the reference repository", classes=10, channels=1, needs="nn.SGConv1d"),
+SGCONV = family(Row("SGConv", "SeqNet", {"width": 512, "depth": 6, "length": 1024, "mixer": "structured"}, (1024,), paper="2210.09298", oracle="paper", licence="none in the reference repository", classes=10, channels=1),
     v("sgconv_lra_image", 5_133_322, 0.0, ""))
-ROWS = [*MULTIRES, *SGCONV]
+# A vocabulary of 50,257 in rows of eight. The second is the first with each filter as 8 complex oscillations, its distilled form.
+_LM = {"width": 864, "depth": 18, "length": 2048, "block": "two", "ratio": 2, "norm": ("ln", {"eps": 1e-5})}
+HYENA = family(Row("Hyena", "SeqNet", _LM, (2048,), paper="2302.10866", oracle="count", licence="Apache-2.0", classes=50264, channels=0),
+    v("hyena_small", 153_700_416, mixer=("hyena", {"emb_dim": 33, "w": 14})),
+    v("laughing_hyena_small", 151_796_160, mixer=("hyena", {"modes": 8}), family="LaughingHyena", paper="2310.18780", oracle="layers"))
+ROWS = [*MULTIRES, *SGCONV, *HYENA]

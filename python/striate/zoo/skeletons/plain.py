@@ -28,7 +28,7 @@ class Plan:
         norm, act: what follows each convolution; ``first_norm`` replaces the norm of the first one.
         bias: whether convolutions that are followed by a norm have a bias.
         head: steps of the head, or "conv" for a pointwise classifier that is averaged over space, or "none".
-        tail: "none", or "subtract" for a network that predicts what to take away from its input.
+        tail: "none", or "add" or "subtract" for a network that predicts what its input lacks or has too much.
         upscale: factor of a final pixel shuffle.
     """
 
@@ -44,11 +44,13 @@ class Plan:
     upscale: int = 1
 
 
-class Subtracted(Network):
-    """x - body(x)."""
+class Around(Network):
+    """x + sign * body(x)."""
+
+    sign = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        return x - super().forward(x)
+        return x + self.sign * super().forward(x)
 
 
 _TOKEN = re.compile(r"(c|m|a)(\d+)((?:[kspdg]\d+)*)(!?)")
@@ -91,9 +93,11 @@ def build(plan: Plan) -> Network:
             i = getattr(made, "out_channels", i)
         stages[-1].append(made)
     features.append((i, stride))
-    kind = Subtracted if plan.tail == "subtract" else Network
-    blocks = [nn.Sequential(*stage) for stage in stages]
-    return kind(nn.Identity(), blocks, features, head=_head(plan, i))
+    kind = Network if plan.tail == "none" else Around
+    made = kind(nn.Identity(), [nn.Sequential(*stage) for stage in stages], features, head=_head(plan, i))
+    if isinstance(made, Around):
+        made.sign = {"add": 1, "subtract": -1}[plan.tail]
+    return made
 
 
 def _head(plan: Plan, channels: int) -> nn.Module:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ... import nn as layers
 from .. import kit
 from ..levels import DOWNS, LEVELS, UPS, merge
 from ..network import Network
@@ -65,9 +66,8 @@ class UNet(Network):
             down = [DOWNS[plan.down](i, w)] if n and not strides else []
             enter = w if down and plan.down.startswith("conv") else i
             options = {"stride": 2} if n and strides else {}
-            stages.append(
-                nn.Sequential(*down, kit.build(LEVELS, kit.at(plan.encoder, n), enter, w, **options))
-            )
+            level = kit.build(LEVELS, kit.at(plan.encoder, n), enter, w, **options)
+            stages.append(nn.Sequential(*down, level))
             i = w
         first = plan.stem[0][1].get("stride", 1) if plan.stem and isinstance(plan.stem[0], tuple) else 1
         super().__init__(stem, stages, [(w, first << n) for n, w in enumerate(plan.widths)])
@@ -139,11 +139,8 @@ class Video(Network):
 
     def __init__(self, plan: Plan) -> None:
         first, second = UNet(plan, 12), UNet(plan, 12)
-        super().__init__(
-            nn.Identity(),
-            [nn.Identity()] * len(plan.widths),
-            [(f.channels, f.stride) for f in first.feature_info],
-        )
+        features = [(f.channels, f.stride) for f in first.feature_info]
+        super().__init__(nn.Identity(), [nn.Identity()] * len(features), features)
         self.first, self.second = first, second
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
@@ -170,13 +167,9 @@ class PartialLevel(nn.Module):
         self, i: int, o: int, kernel: int, *, stride: int = 1, act: str = "relu", last: bool = False
     ) -> None:
         super().__init__()
-        from ...nn.dynamic import PartialConv2d
-
-        self.conv = PartialConv2d(i, o, kernel, stride, kernel // 2, bias=last)
+        self.conv = layers.PartialConv2d(i, o, kernel, stride, kernel // 2, bias=last)
         normed = not last and kernel != 7  # neither the first nor the last layer has a norm
-        self.after = nn.Sequential(
-            kit.norm("bn" if normed else "none", o), nn.Identity() if last else kit.act(act)
-        )
+        self.after = nn.Sequential(kit.norm("bn" if normed else "none", o), kit.act("none" if last else act))
 
     def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         y, mask = self.conv(*state)
