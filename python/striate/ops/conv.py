@@ -242,7 +242,7 @@ def _general(
     if not plan.raw or transformed or unfit:
         return _through_torch(call, plan, input, weight, bias, options)
     device = input.device.type
-    if device == "cpu" and torch.is_autocast_enabled("cpu"):
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         (input,), (weight, bias) = autocast_args(device, (input,), (weight, bias))  # type: ignore[assignment]
     if plan.lift:
         weight = weight.unsqueeze(1)

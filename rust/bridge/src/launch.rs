@@ -13,6 +13,13 @@ pub enum Failure {
     Run(String),
 }
 
+impl Failure {
+    /// No row took a problem.
+    pub fn refused(refused: striate_plan::Refused) -> Failure {
+        Failure::Run(refused.to_string())
+    }
+}
+
 /// Runs `body`; a panic in it becomes [`Failure::Run`].
 pub fn guarded<T>(body: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(Failure::Run(panic_text(panic))))
@@ -91,7 +98,7 @@ fn with_program<T>(plan: &Plan, then: impl FnOnce(&dyn Program) -> T) -> T {
     if plan.problem.elements(first) > 0 && plan.problem.elements(second) > 0 {
         return then(plan.program.as_ref());
     }
-    let rows = striate_plan::table(Device::Cpu);
+    let rows = striate_plan::table();
     let definition = rows.last().expect("the reference row ends every table");
     then((definition.compile)(&plan.problem).as_ref())
 }
@@ -172,7 +179,7 @@ pub unsafe fn run_line(line: &str, at: Addresses, workers: i64) -> Result<(), Fa
     if workers < 1 {
         return Err(about(format!("workers: expected at least 1, got {workers}")));
     }
-    let plan = crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))?;
+    let plan = crate::planning::plan(&problem).map_err(Failure::refused)?;
     let pool = crate::own_pool::OwnPool::new(usize::try_from(workers).unwrap_or(usize::MAX));
     // SAFETY: the caller's promise.
     unsafe { launch(&plan, at, &pool, lend_from_heap) }.map_err(|why| Failure::Run(format!("{why} [{line}]")))

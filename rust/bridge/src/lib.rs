@@ -3,6 +3,7 @@
 
 mod call;
 mod capi;
+mod cuda;
 mod handles;
 mod launch;
 mod memory;

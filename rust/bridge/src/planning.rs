@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use striate_core::Problem;
+use striate_core::{Problem, Recipe};
 use striate_plan::{Plan, Refused};
 
 static PLANNING: Mutex<()> = Mutex::new(());
@@ -25,6 +25,12 @@ pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
     }
     let _alone = alone();
     striate_plan::plan(problem)
+}
+
+/// The plan for a problem on a CUDA device.
+pub fn device_plan(problem: &Problem) -> Result<Arc<Plan<Recipe>>, Refused> {
+    let _alone = alone();
+    striate_plan::device_plan(problem)
 }
 
 /// Replaces the filter of kernel rows, see [`striate_plan::set_filter`].

@@ -5,8 +5,8 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use striate_core::kernel::Kernel;
-use striate_core::{DType, Device, Pass, Problem};
-use striate_plan::{operations, table};
+use striate_core::{DType, Device, Layout, Pass, Problem};
+use striate_plan::{Plan, device_table, operations, table};
 
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> PyErr {
@@ -24,18 +24,18 @@ fn register(libtorch_path: std::path::PathBuf) -> PyResult<()> {
 }
 
 /// Storage types a row takes, asked with depthwise problems of its own passes and layouts.
-fn dtypes_of(row: &Kernel, device: Device) -> Vec<&'static str> {
+fn dtypes_of<C>(row: &Kernel<C>) -> Vec<DType> {
     let shapes = ["i40x40 k3x3 s1x1 d1x1 p1+1x1+1", "i40x40 k7x7 s1x1 d1x1 p3+3x3+3", "i80 k31 s1 d1 p15+15"];
     let takes = |dtype: DType| {
         shapes.iter().any(|shape| {
-            let line = format!("conv fwd {} nchw {} n2 g32 ci1 co1 {shape}", dtype.name(), device.name());
+            let line = format!("conv fwd {} nchw cpu n2 g32 ci1 co1 {shape}", dtype.name());
             let problem: Problem = line.parse().expect("a fixed line of the grammar");
             row.passes.iter().any(|&pass| {
                 row.layouts.iter().any(|&layout| (row.supports)(&Problem { pass, layout, ..problem }).is_ok())
             })
         })
     };
-    DType::ALL.into_iter().filter(|&dtype| takes(dtype)).map(DType::name).collect()
+    DType::ALL.into_iter().filter(|&dtype| takes(dtype)).collect()
 }
 
 fn pass_name(pass: Pass) -> &'static str {
@@ -46,57 +46,81 @@ fn pass_name(pass: Pass) -> &'static str {
     }
 }
 
+/// What the table of kernels says of a row.
+struct Row {
+    name: &'static str,
+    op: &'static str,
+    passes: &'static [Pass],
+    layouts: &'static [Layout],
+    dtypes: Vec<DType>,
+    device: Device,
+    isa: &'static str,
+    available: bool,
+    note: &'static str,
+}
+
+impl Row {
+    fn of<C>(row: &Kernel<C>, device: Device) -> Row {
+        let &Kernel { name, op, passes, layouts, isa, available, note, .. } = row;
+        Row { name, op, passes, layouts, dtypes: dtypes_of(row), device, isa, available: available(), note }
+    }
+
+    fn entry<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let entry = PyDict::new(py);
+        entry.set_item("name", self.name)?;
+        entry.set_item("op", self.op)?;
+        entry.set_item("passes", self.passes.iter().map(|&pass| pass_name(pass)).collect::<Vec<_>>())?;
+        entry.set_item("dtypes", self.dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>())?;
+        entry.set_item("layouts", self.layouts.iter().map(|layout| layout.name()).collect::<Vec<_>>())?;
+        entry.set_item("device", self.device.name())?;
+        entry.set_item("isa", self.isa)?;
+        // Every program promises the same bits for any number of threads (striate_core::kernel::Program).
+        entry.set_item("deterministic", true)?;
+        entry.set_item("available", self.available)?;
+        entry.set_item("note", self.note)?;
+        Ok(entry)
+    }
+}
+
 /// The kernel tables, a dict per row, in order of preference.
 #[pyfunction]
 fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
-    let rows = PyList::empty(py);
-    for device in [Device::Cpu, Device::Cuda] {
-        for row in table(device) {
-            let entry = PyDict::new(py);
-            entry.set_item("name", row.name)?;
-            entry.set_item("op", row.op)?;
-            entry.set_item("passes", row.passes.iter().map(|&pass| pass_name(pass)).collect::<Vec<_>>())?;
-            entry.set_item("dtypes", dtypes_of(row, device))?;
-            entry.set_item("layouts", row.layouts.iter().map(|layout| layout.name()).collect::<Vec<_>>())?;
-            entry.set_item("device", device.name())?;
-            entry.set_item("isa", row.isa)?;
-            // Every program promises the same bits for any number of threads (striate_core::kernel::Program).
-            entry.set_item("deterministic", true)?;
-            entry.set_item("available", (row.available)())?;
-            entry.set_item("note", row.note)?;
-            rows.append(entry)?;
-        }
-    }
-    for row in operations() {
-        let entry = PyDict::new(py);
-        entry.set_item("name", row.name)?;
-        entry.set_item("op", row.op)?;
-        entry.set_item("passes", Vec::<&str>::new())?;
-        entry.set_item("dtypes", row.dtypes.iter().map(|dtype| dtype.name()).collect::<Vec<_>>())?;
-        entry.set_item("layouts", Vec::<&str>::new())?;
-        entry.set_item("device", Device::Cpu.name())?;
-        entry.set_item("isa", row.isa)?;
-        entry.set_item("deterministic", true)?;
-        entry.set_item("available", (row.available)())?;
-        entry.set_item("note", row.note)?;
-        rows.append(entry)?;
-    }
-    Ok(rows)
+    let host = table().iter().map(|row| Row::of(row, Device::Cpu));
+    let device = device_table().iter().map(|row| Row::of(row, Device::Cuda));
+    let others = operations().map(|row| Row {
+        name: row.name,
+        op: row.op,
+        passes: &[],
+        layouts: &[],
+        dtypes: row.dtypes.to_vec(),
+        device: Device::Cpu,
+        isa: row.isa,
+        available: (row.available)(),
+        note: row.note,
+    });
+    let rows: PyResult<Vec<_>> = host.chain(device).chain(others).map(|row| row.entry(py)).collect();
+    PyList::new(py, rows?)
 }
 
 /// Which row a problem line runs on, why the rows before it refused, and its workspace in bytes.
 #[pyfunction]
 fn explain<'py>(py: Python<'py>, line: &str) -> PyResult<Bound<'py, PyDict>> {
-    let plan = guarded(|| {
-        let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
-        crate::planning::plan(&problem).map_err(|refused| Failure::Run(refused.to_string()))
-    })?;
+    let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
+    if problem.device == Device::Cuda {
+        let plan = guarded(|| crate::planning::device_plan(&problem).map_err(Failure::refused))?;
+        return explanation(py, &plan, plan.program.workspace);
+    }
+    let plan = guarded(|| crate::planning::plan(&problem).map_err(Failure::refused))?;
     let width = crate::torch_stable::loaded().map_or(1, |shim| shim.threads());
+    explanation(py, &plan, plan.program.workspace(width))
+}
+
+fn explanation<'py, C: 'static>(py: Python<'py>, plan: &Plan<C>, workspace: usize) -> PyResult<Bound<'py, PyDict>> {
     let entry = PyDict::new(py);
     entry.set_item("problem", plan.problem.to_string())?;
     entry.set_item("row", plan.row.name)?;
     entry.set_item("refusals", plan.refusals.clone())?;
-    entry.set_item("workspace", plan.program.workspace(width))?;
+    entry.set_item("workspace", workspace)?;
     Ok(entry)
 }
 
@@ -158,6 +182,10 @@ mod _core {
     use super::{cpu_features, explain, forget, kernels, register, run, set_kernels};
     #[pymodule_export]
     use crate::call::{call, explain_call};
+    #[pymodule_export]
+    use crate::cuda::{
+        cuda_cache, cuda_cache_clear, cuda_compile, cuda_prepare, cuda_recipe, cuda_search_in, cuda_status,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -31,8 +31,9 @@ pub trait Program: Send + Sync {
     fn run(&self, operands: Operands<'_>, pool: &dyn Pool);
 }
 
-/// One row of a device's kernel table. The table's order is the order of preference.
-pub struct Kernel {
+/// One row of a device's kernel table. The table's order is the order of preference. What it compiles a problem to is
+/// a program on the processor and a [`crate::Recipe`] on a device.
+pub struct Kernel<C = Box<dyn Program>> {
     /// Unique name: family, vector direction, instruction set.
     pub name: &'static str,
     /// Operator family.
@@ -47,8 +48,8 @@ pub struct Kernel {
     pub available: fn() -> bool,
     /// Whether it takes the problem, or why not.
     pub supports: fn(&Problem) -> Result<(), Why>,
-    /// The program for a supported problem.
-    pub compile: fn(&Problem) -> Box<dyn Program>,
+    /// What runs a supported problem.
+    pub compile: fn(&Problem) -> C,
     /// One sentence for the kernel table.
     pub note: &'static str,
 }

@@ -12,16 +12,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use striate_core::{Device, Kernel, Problem, Program, Why};
+use striate_core::{Kernel, Problem, Program, Recipe, Why};
+pub use striate_gpu::rows as device_table;
 
-/// The chosen row for one problem, compiled.
-pub struct Plan {
+/// The chosen row for one problem, compiled to a program, or on a device to a recipe.
+pub struct Plan<C: 'static = Box<dyn Program>> {
     /// The problem.
     pub problem: Problem,
     /// The chosen row.
-    pub row: &'static Kernel,
-    /// Its program for this problem.
-    pub program: Box<dyn Program>,
+    pub row: &'static Kernel<C>,
+    /// What it compiled this problem to.
+    pub program: C,
     /// Rows that were asked first, and why each refused.
     pub refusals: Vec<(&'static str, Why)>,
 }
@@ -40,23 +41,23 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// The rows of a device in order of preference.
-pub fn table(device: Device) -> &'static [&'static Kernel] {
+/// The rows of the processor in order of preference.
+pub fn table() -> &'static [&'static Kernel] {
     static CPU: LazyLock<Vec<&'static Kernel>> = LazyLock::new(|| {
         let mut rows: Vec<&'static Kernel> = striate_cpu::rows().iter().collect();
         rows.push(&striate_reference::conv::ROW);
         rows
     });
-    match device {
-        Device::Cpu => &CPU,
-        Device::Cuda => &[],
-    }
+    &CPU
 }
 
 /// Plans kept at most; a program is a few kilobytes.
 const KEPT: usize = 1024;
 
-static MEMO: LazyLock<Mutex<HashMap<Problem, Arc<Plan>>>> = LazyLock::new(Mutex::default);
+type Memo<C> = LazyLock<Mutex<HashMap<Problem, Arc<Plan<C>>>>>;
+
+static MEMO: Memo<Box<dyn Program>> = LazyLock::new(Mutex::default);
+static DEVICE_MEMO: Memo<Recipe> = LazyLock::new(Mutex::default);
 
 /// Changes whenever plans are forgotten, so that threads drop the ones they remember.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
@@ -79,20 +80,36 @@ pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
         return Ok(plan);
     }
     let epoch = EPOCH.load(Ordering::Acquire);
-    let plan = remembered(problem)?;
+    let plan = remembered(&MEMO, problem, || choose(problem, table().iter().copied(), &filter::current()))?;
     LAST.set(Some((epoch, plan.clone())));
     Ok(plan)
 }
 
-fn remembered(problem: &Problem) -> Result<Arc<Plan>, Refused> {
-    if let Some(known) = MEMO.lock().unwrap_or_else(PoisonError::into_inner).get(problem) {
+/// The plan for a problem on a CUDA device: a recipe, which needs no device to be made.
+pub fn device_plan(problem: &Problem) -> Result<Arc<Plan<Recipe>>, Refused> {
+    remembered(&DEVICE_MEMO, problem, || {
+        let filter = filter::current();
+        let rows = striate_gpu::rows();
+        // A filter that leaves the device no row at all was meant for others.
+        let none = filter::none();
+        let meant = rows.iter().any(|row| filter.allows(row.name));
+        choose(problem, rows.iter(), if meant { &filter } else { &none })
+    })
+}
+
+fn remembered<C: 'static>(
+    memo: &Memo<C>,
+    problem: &Problem,
+    choose: impl FnOnce() -> Result<Plan<C>, Refused>,
+) -> Result<Arc<Plan<C>>, Refused> {
+    if let Some(known) = memo.lock().unwrap_or_else(PoisonError::into_inner).get(problem) {
         return Ok(known.clone());
     }
-    let made = Arc::new(choose(problem)?);
+    let made = Arc::new(choose()?);
     if filter::logging() {
         eprintln!("striate: {problem} -> {}", made.row.name);
     }
-    let mut memo = MEMO.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
     if memo.len() >= KEPT {
         memo.clear();
     }
@@ -105,12 +122,16 @@ pub fn forget() {
     striate_cpu::forget();
     EPOCH.fetch_add(1, Ordering::AcqRel);
     MEMO.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    DEVICE_MEMO.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
 
-fn choose(problem: &Problem) -> Result<Plan, Refused> {
-    let filter = filter::current();
+fn choose<C: 'static>(
+    problem: &Problem,
+    rows: impl Iterator<Item = &'static Kernel<C>>,
+    filter: &Filter,
+) -> Result<Plan<C>, Refused> {
     let mut refusals = Vec::new();
-    for row in table(problem.device) {
+    for row in rows {
         match filter.admits(row.name, row.available, row.isa).and_then(|()| (row.supports)(problem)) {
             Ok(()) => {
                 return Ok(Plan { problem: *problem, row, program: (row.compile)(problem), refusals });

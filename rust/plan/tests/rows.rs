@@ -106,7 +106,7 @@ fn run(row: &Kernel, problem: &Problem, data: (&[f64], &[f64], Option<&[f64]>), 
 
 #[test]
 fn every_row_equals_the_reference_on_integers() {
-    let table = striate_plan::table(Device::Cpu);
+    let table = striate_plan::table();
     let reference = *table.last().unwrap();
     let mut random = Random(88172645463325252 ^ std::env::var("STRIATE_SEED").map_or(0, |s| s.parse().unwrap()));
     let rounds = std::env::var("STRIATE_ROUNDS").map_or(600, |s| s.parse().unwrap());

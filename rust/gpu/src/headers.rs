@@ -1,0 +1,10 @@
+//! The text under `cuda/` that kernels include, kept inside the library.
+
+macro_rules! headers {
+    ($($name:literal)*) => {
+        /// Name and text of every header.
+        pub const HEADERS: &[(&str, &str)] = &[$(($name, include_str!(concat!("../../../cuda/", $name)))),*];
+    };
+}
+
+headers!("axis.cuh" "depthwise.cuh" "scalar.cuh" "tile.cuh");

@@ -1,0 +1,10 @@
+//! The one list of CUDA rows, most preferred first.
+
+use crate::depthwise;
+use striate_core::{Kernel, Recipe};
+
+/// The rows of the device.
+pub fn rows() -> &'static [Kernel<Recipe>] {
+    static ROWS: [Kernel<Recipe>; 1] = [depthwise::ROW];
+    &ROWS
+}
