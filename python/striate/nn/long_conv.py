@@ -215,14 +215,14 @@ class MultiresConv1d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, channels, L]`` to the same."""
-        low, y = input, input * self.w[:, -1:]
+        low, y = input, torch.zeros_like(input)
         for level in range(self.depth, 0, -1):
             dilation = 2 ** (self.depth - level)
             padded = F.pad(low, (dilation * (self.kernel_size - 1), 0))
             where = (None, 1, 0, dilation, self.channels)
-            y = y + self.w[:, level : level + 1] * self.function(padded, self.h1, *where)
-            low = self.function(padded, self.h0, *where)
-        y = y + self.w[:, :1] * low
+            high, low = self.function(padded, self.h1, *where), self.function(padded, self.h0, *where)
+            y = y + self.w[:, level : level + 1] * high
+        y = y + self.w[:, :1] * low + self.w[:, -1:] * input
         return y if self.activation is None else getattr(F, self.activation)(y)
 
     def extra_repr(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .. import nn as layers
 from . import kit
-from .kit import cna, conv
+from .kit import cna, conv, conv_transpose
 
 
 class FPN(nn.Module):
@@ -160,6 +160,48 @@ def fcn(widths: Sequence[int], classes: int) -> nn.Module:
     return Upsampled(cna(c, c // 4, 3), nn.Dropout(0.1), conv(c // 4, classes, 1))
 
 
+class Skips(nn.Module):
+    """Scores of the coarsest map, each time doubled and added to those of a finer one (FCN, arXiv 1411.4038).
+
+    ``crops`` are where finer scores and, at last, the input begin in maps that the padding made larger.
+    """
+
+    def __init__(self, widths: Sequence[int], classes: int, crops: Sequence[int], hidden: int = 4096) -> None:
+        super().__init__()
+        *fine, deep = widths
+        parts = [conv(deep, hidden, 7, padding=0), conv(hidden, hidden, 1)]
+        before = [layer for part in parts for layer in (part, nn.ReLU(), nn.Dropout2d())]
+        self.deep = nn.Sequential(*before, conv(hidden, classes, 1))
+        self.up = nn.ModuleList(conv_transpose(classes, classes, 4, 2, bias=False) for _ in fine)
+        self.score = nn.ModuleList(conv(w, classes, 1) for w in reversed(fine))
+        factor = 32 >> len(fine)
+        self.last = conv_transpose(classes, classes, 2 * factor, factor, bias=False)
+        self.crops = crops
+
+    def forward(self, levels: list[Tensor], size: Sequence[int]) -> Tensor:
+        *fine, x = levels
+        y = self.deep(x)
+        for up, score, start, x in zip(self.up, self.score, self.crops, reversed(fine), strict=False):
+            y = up(y)
+            y = y + _crop(score(x), start, y.shape[2:])
+        return _crop(self.last(y), self.crops[-1], size)
+
+
+def _crop(x: Tensor, start: int, size: Sequence[int]) -> Tensor:
+    return x[:, :, start : start + size[0], start : start + size[1]]
+
+
+def deeplab_v1(widths: Sequence[int], classes: int) -> nn.Module:
+    """A 3x3 layer that sees far (DeepLab-LargeFOV, arXiv 1412.7062)."""
+    far, near = cna(widths[-1], 1024, 3, dilation=12, norm="none"), cna(1024, 1024, norm="none")
+    return Upsampled(far, nn.Dropout(), near, nn.Dropout(), conv(1024, classes, 1))
+
+
+def deeplab_v2(widths: Sequence[int], classes: int, rates: Sequence[int] = (6, 12, 18, 24)) -> nn.Module:
+    """The sum of classifiers that see ever further (arXiv 1606.00915)."""
+    return Upsampled(kit.Sum(conv(widths[-1], classes, 3, dilation=rate) for rate in rates))
+
+
 def deeplab(widths: Sequence[int], classes: int) -> nn.Module:
     """DeepLab v3."""
     return Upsampled(aspp(widths[-1]), cna(256, 256, 3), conv(256, classes, 1))
@@ -180,6 +222,9 @@ NECKS: dict[str, Callable[..., nn.Module]] = {
 HEADS: dict[str, Callable[..., nn.Module]] = {
     "fcn": fcn,
     "deeplab": deeplab,
+    "deeplab_v1": deeplab_v1,
+    "deeplab_v2": deeplab_v2,
+    "skips": Skips,
     "scnn": scnn,
     "ffnet": ffnet,
     "retina": Retina,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import nn as layers
 from .. import ops
-from ..nn import parts
+from ..nn import _parts as parts
 
 # A name, or a name with arguments: ("ln", {"eps": 1e-5}). A callable stands for itself.
 Spec = str | tuple[str, dict[str, Any]] | Callable[..., nn.Module]
@@ -154,10 +154,12 @@ class Concat(nn.ModuleList):
         return torch.cat([f(x) for f in self], 1)
 
 
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
 def resized(x: Tensor, like: Tensor, align: bool = False) -> Tensor:
     """Linear interpolation to the extents of another map."""
-    mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.ndim]
-    return F.interpolate(x, like.shape[2:], mode=mode, align_corners=align)
+    return F.interpolate(x, like.shape[2:], mode=LINEAR[x.ndim - 2], align_corners=align)
 
 
 class Mean(nn.Module):

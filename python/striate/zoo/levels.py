@@ -95,9 +95,7 @@ class Resize(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         y = self.before(x)
-        if self.mode == "nearest":
-            return F.interpolate(y, skip.shape[2:])
-        return kit.resized(y, skip, self.mode == "aligned")
+        return F.interpolate(y, skip.shape[2:]) if self.mode == "nearest" else kit.resized(y, skip)
 
 
 class Enlarge(nn.Module):
@@ -132,7 +130,7 @@ DOWNS: dict[str, Callable[[int, int], nn.Module]] = {
 # From (coarse channels, fine channels).
 UPS: dict[str, Callable[[int, int], nn.Module]] = {
     "transpose": lambda i, o: Enlarge(conv_transpose(i, o, 2, 2)),
-    "aligned": lambda i, o: Resize("aligned"),
+    "aligned": lambda i, o: Enlarge(nn.Upsample(None, 2, kit.LINEAR[kit.rank()], align_corners=True)),
     "bilinear": lambda i, o: Resize("bilinear"),
     "nearest": lambda i, o: Resize("nearest", conv(i, o, 1)),
     "shuffle": lambda i, o: Enlarge(conv(i, 4 * o, 1, bias=False), nn.PixelShuffle(2)),

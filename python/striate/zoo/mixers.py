@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import nn as layers
-from ..nn import parts
+from ..nn import _parts as parts
 from . import kit
 from .kit import conv
 
@@ -83,7 +83,7 @@ class RandomMixing(nn.Module):
         self.mix = nn.Parameter(mix, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(2) @ self.mix.T).reshape(x.shape)
+        return (x.flatten(2) @ self.mix.t()).reshape(x.shape)
 
 
 def strips(channels: int, long: int, short: int = 5) -> nn.Module:

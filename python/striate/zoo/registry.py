@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..nn.transfer import transfer
+from ..nn._transfer import transfer
 from . import kit, weights
 from .network import FeatureNet, Network, initialise
 
@@ -33,7 +33,7 @@ class Row:
         name: unique name, in timm's spelling where timm has the network.
         params: exact number of parameters with ``classes`` classes.
         paper: arXiv number or citation.
-        oracle: where a reference implementation lives, as ``package:name``.
+        oracle: what the row was compared with, as ``package:name`` or ``github:owner/name`` (see docs/zoo.md).
         licence: of the reference implementation.
         macs: published multiply-adds in 1e9, 0 where none was found.
         accuracy: published top-1 on ImageNet-1k in percent, or the paper's own measure.
@@ -140,7 +140,7 @@ def create_model(
 def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str | Path) -> None:
     """Fill a network of this zoo with foreign weights, in place.
 
-    A module is read by order of first use (see :mod:`striate.nn.transfer`). A state dict, a safetensors file or a
+    A module is read by order of first use (see :func:`striate.zoo.transfer`). A state dict, a safetensors file or a
     file written by torch.save is loaded directly if its names are ours; otherwise it is interpreted by the reference
     implementation that the row names, which must be installed.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import nn as layers
-from ..nn.parts import BlurPool2d
+from ..nn._parts import BlurPool2d
 from . import kit
 from .blocks import OneShot
 from .kit import conv, conv_transpose

@@ -66,18 +66,18 @@ VIDEO = family(_row("Video ResNet", "1711.11248", "torchvision:video.", "BSD-3-C
     v("r3d_18", 33_371_472, 40.7, "63.2 (Kinetics-400)", oracle="torchvision:video.r3d_18", stem=_CUBE, **_VIDEO),
     v("mc3_18", 11_695_440, 43.34, "64.0 (Kinetics-400)", oracle="torchvision:video.mc3_18", stem=_CUBE, options={"filter": ["conv", *[("conv", {"kernel": (1, 3, 3)})] * 3], "stride": (1, 2, 2)}, **_VIDEO),
     v("r2plus1d_18", 31_505_325, 40.52, "67.5 (Kinetics-400)", oracle="torchvision:video.r2plus1d_18", stem=("chain", {"layers": ((45, *_SPACE), (64, (3, 1, 1), 1)), "pool": 0}), options={"filter": "factored"}, **_VIDEO))
-P3D = family(_row("P3D ResNet", "1711.10305", "count", "MIT", stage="pseudo_3d", stem=("chain", {"layers": ((64, *_SPACE),), "pool": (2, 3, 3)})),
+P3D = family(_row("P3D ResNet", "1711.10305", "github:qijiezhao/pseudo-3d-pytorch", "MIT", stage="pseudo_3d", stem=("chain", {"layers": ((64, *_SPACE),), "pool": (2, 3, 3)})),
     v("p3d63", 25_745_232, size=(16, 160, 160), classes=400, depths=R50, options={"starts": (0, 3, 7, 13)}),
     v("p3d131", 48_088_400, size=(16, 160, 160), classes=400, depths=R101, options={"starts": (0, 3, 7, 30)}),
     v("p3d199", 66_492_240, size=(16, 160, 160), classes=400, depths=R152, options={"starts": (0, 3, 11, 47)}))
-REDNET = family(_row("RedNet", "2103.06255", "count", "MIT", stem="involuted", options={"filter": "involution"}),
+REDNET = family(_row("RedNet", "2103.06255", "github:d-li14/involution", "MIT", stem="involuted", options={"filter": "involution"}),
     v("rednet26", 9_233_166, 1.73, "76.0", depths=(1, 2, 4, 1)),
     v("rednet38", 12_386_986, 0.0, "77.5", depths=(2, 3, 5, 2)),
     v("rednet50", 15_540_806, 2.71, "78.4", depths=R50),
     v("rednet101", 25_652_950, 0.0, "78.9", depths=R101),
     v("rednet152", 33_984_582, 6.79, "79.1", depths=R152))
 HOSTED = [
-    *family(_row("ResNet, partial padding", "1811.11718", "layers", "BSD-3-Clause", partial_padding=True),
+    *family(_row("ResNet, partial padding", "1811.11718", "github:NVIDIA/partialconv", "BSD-3-Clause", partial_padding=True),
         v("pd_resnet18", 11_689_512, 1.82, "", depths=(2, 2, 2, 2), stage="basic"),
         v("pd_resnet50", 25_557_032, 4.11, "", depths=R50)),
     *family(_row("ResNet-SPD", "2208.03641", "layers", "MIT", options={"filter": "space_to_depth"}),

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from torch import Tensor, nn
 
 from ... import nn as layers
-from ...nn.parts import SameUpper
+from ...nn._parts import SameUpper
 from .. import kit
 from ..network import Network, make_head
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ...nn.parts import DropPath
+from ...nn._parts import DropPath
 from .. import kit
 from ..mixers import MIXERS, MLPS, rep
 from ..network import Network, make_head

@@ -1,7 +1,7 @@
 """Plain: a flat list of layers in any rank, with an optional global residual around it.
 
 Layers are written as text: ``c64k3s2p1d1g1`` is a convolution with norm and activation, ``c64k3!`` one without;
-``m3s2p1`` and ``a3s2p1`` are max and average pools; ``|`` ends a stage.
+``m3s2p1`` and ``a3s2p1`` are max and average pools, whose extents ``!`` rounds up; ``|`` ends a stage.
 Anything that text cannot say is a part of ``LAYERS`` with its arguments.
 """
 
@@ -65,7 +65,8 @@ def _parse(plan: Plan, token: str, i: int, first: bool) -> tuple[nn.Module, int,
     n, given = int(size), {key: int(value) for key, value in re.findall(r"([kspdg])(\d+)", rest)}
     if kind != "c":
         pool = "MaxPool" if kind == "m" else "AvgPool"
-        return kit.layer(pool, n, given.get("s", 1), given.get("p", 0)), i, given.get("s", 1)
+        shape = n, given.get("s", 1), given.get("p", 0)
+        return kit.layer(pool, *shape, ceil_mode=bool(bare)), i, shape[1]
     names = {"p": "padding", "d": "dilation", "g": "groups"}
     options: dict[str, Any] = {names[key]: value for key, value in given.items() if key in names}
     norm = plan.first_norm if first and plan.first_norm is not None else plan.norm

@@ -164,7 +164,7 @@ class PartialLevel(nn.Module):
     """A partial convolution, norm and activation; the mask goes along (arXiv 1804.07723)."""
 
     def __init__(
-        self, i: int, o: int, kernel: int, *, stride: int = 1, act: str = "relu", last: bool = False
+        self, i: int, o: int, kernel: int, *, stride: int = 1, act: kit.Spec = "relu", last: bool = False
     ) -> None:
         super().__init__()
         self.conv = layers.PartialConv2d(i, o, kernel, stride, kernel // 2, bias=last)
@@ -187,7 +187,7 @@ class Partial(Network):
         super().__init__(nn.Identity(), stages, [(w, 2 << n) for n, w in enumerate(widths)])
         decode = []
         for below, skip in zip(widths[::-1], [*widths[-2::-1], image], strict=True):
-            decode.append(PartialLevel(below + skip, skip, 3, act=("leaky_relu"), last=skip == image))
+            decode.append(PartialLevel(below + skip, skip, 3, act=("leaky_relu", {"negative_slope": 0.2}), last=skip == image))
         self.decode = nn.ModuleList(decode)
 
     def _encode(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
