@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from striate import zoo
-from striate.zoo import weights
+from striate.zoo.registry import reference
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -78,7 +78,7 @@ def oracle(row: zoo.Row) -> tuple[nn.Module, Call | None]:
     except Exception as error:  # torchvision beside a torch of another build fails in many ways
         pytest.skip(f"{package} does not import: {error}")
     options = identity_former(row) if row.family == "IdentityFormer" else OPTIONS.get(row.name, {})
-    return weights.reference(row.oracle, **options), CALLS.get(row.name)
+    return reference(row.oracle, **options), CALLS.get(row.name)
 
 
 def identity_former(row: zoo.Row) -> dict[str, Any]:

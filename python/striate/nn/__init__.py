@@ -39,9 +39,11 @@ from .dynamic import (
 from .hyena import HyenaFilter, HyenaOperator
 from .long_conv import LongConv, MultiresConv1d, SGConv1d
 from .mixers import (
+    ASPP2d,
     FocalModulation2d,
     GlobalLocalFilter2d,
     LSConv2d,
+    NAFBlock2d,
     PartialShiftwiseConv2d,
     RecursiveGatedConv2d,
     SpectralContext2d,
@@ -53,6 +55,7 @@ from .shiftwise import ShiftwiseConv2d
 from .spectral import AdaptiveFrequencyFilter2d, GlobalFilter2d, SpectralPooling2d, SpectralPoolingFilter2d
 
 __all__ = [
+    "ASPP2d",
     "AdaptiveFrequencyFilter2d",
     "AvgPool1d",
     "AvgPool2d",
@@ -92,6 +95,7 @@ __all__ = [
     "MaxPool3d",
     "ModalConv1d",
     "MultiresConv1d",
+    "NAFBlock2d",
     "PartialChannelConv2d",
     "PartialConv2d",
     "PartialPaddingConv2d",

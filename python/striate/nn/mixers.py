@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._parts import ChannelNorm
 from .conv import Conv2d
 from .dynamic import spatially_varying_conv2d
 from .shiftwise import ShiftwiseConv2d
@@ -226,3 +227,66 @@ class PartialShiftwiseConv2d(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """``[N, channels, H, W]`` to the same."""
         return torch.cat([self.filter(input[:, self.moved]), input[:, self.left]], 1)
+
+
+class NAFBlock2d(nn.Module):
+    """A depthwise filter and a wider layer, gated by products in place of activations (NAFNet, arXiv 2204.04676).
+
+    The factors of both branches start at zero: a fresh block is the identity.
+
+    Args:
+        channels: channels of input and output.
+        conv: makes the convolutions.
+    """
+
+    def __init__(self, channels: int, conv: Factory = Conv2d) -> None:
+        super().__init__()
+        c = channels
+        filter = conv(2 * c, 2 * c, 3, padding=1, groups=2 * c)
+        self.enter = nn.Sequential(ChannelNorm(c), conv(c, 2 * c, 1), filter)
+        self.attend, self.leave = conv(c, c, 1), conv(c, c, 1)
+        self.widen, self.narrow = nn.Sequential(ChannelNorm(c), conv(c, 2 * c, 1)), conv(c, c, 1)
+        self.beta, self.gamma = (nn.Parameter(torch.zeros(c, 1, 1)) for _ in range(2))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, channels, H, W]`` to the same."""
+        a, b = self.enter(input).chunk(2, 1)
+        y = a * b
+        y = input + self.beta * self.leave(y * self.attend(y.mean((2, 3), keepdim=True)))
+        a, b = self.widen(y).chunk(2, 1)
+        return y + self.gamma * self.narrow(a * b)
+
+
+class ASPP2d(nn.Module):
+    """Atrous spatial pyramid pooling: dilated filters side by side, and the mean (DeepLab v3, arXiv 1706.05587, 3.3).
+
+    Args:
+        in_channels, out_channels: of the input, and of each branch and the output.
+        rates: dilations of the 3x3 filters.
+        conv: makes the convolutions.
+
+    Shape: ``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        rates: Sequence[int] = (12, 24, 36),
+        conv: Factory = Conv2d,
+    ) -> None:
+        super().__init__()
+
+        def normed(i: int, size: int = 1, rate: int = 1) -> nn.Module:
+            made = conv(i, out_channels, size, padding=rate * (size // 2), dilation=rate, bias=False)
+            return nn.Sequential(made, nn.BatchNorm2d(out_channels), nn.ReLU())
+
+        filters = [normed(in_channels), *(normed(in_channels, 3, rate) for rate in rates)]
+        self.filters, self.mean = nn.ModuleList(filters), normed(in_channels)
+        self.join = normed((len(rates) + 2) * out_channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, in_channels, H, W]`` to ``[N, out_channels, H, W]``."""
+        branches = [branch(input) for branch in self.filters]
+        mean = self.mean(input.mean((2, 3), keepdim=True)).expand_as(branches[0])
+        return self.join(torch.cat([*branches, mean], 1))

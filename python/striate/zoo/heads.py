@@ -115,43 +115,20 @@ class SSDLite(nn.Module):
 
 
 class Upsampled(nn.Module):
-    """Logits from the coarsest map, enlarged to the input."""
+    """Logits from the coarsest map, enlarged to the input unless ``enlarge=False``."""
 
-    def __init__(self, *layers: nn.Module) -> None:
+    def __init__(self, *layers: nn.Module, enlarge: bool = True) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*layers)
+        self.layers, self.enlarge = nn.Sequential(*layers), enlarge
 
     def forward(self, levels: list[Tensor], size: Sequence[int]) -> Tensor:
-        return F.interpolate(self.layers(levels[-1]), tuple(size), mode="bilinear", align_corners=False)
-
-
-class Coarse(Upsampled):
-    """Logits at the resolution of the map."""
-
-    def forward(self, levels: list[Tensor], size: Sequence[int]) -> Tensor:
-        return self.layers(levels[-1])
+        y = self.layers(levels[-1])
+        return F.interpolate(y, tuple(size), mode="bilinear", align_corners=False) if self.enlarge else y
 
 
 def ffnet(widths: Sequence[int], classes: int, width: int = 512, last: int = 1) -> nn.Module:
     """A 3x3 layer and a classifier of kernel ``last``."""
-    return Coarse(cna(widths[-1], width, 3, bias=True), conv(width, classes, last))
-
-
-class Broadcast(nn.Module):
-    """The mean of the map through a pointwise layer, at every pixel."""
-
-    def __init__(self, i: int, o: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(kit.Mean(keepdim=True), cna(i, o))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).expand(-1, -1, *x.shape[2:])
-
-
-def aspp(i: int, o: int = 256, rates: Sequence[int] = (12, 24, 36)) -> nn.Module:
-    """Atrous spatial pyramid pooling (DeepLab v3, arXiv 1706.05587)."""
-    branches = [cna(i, o), *(cna(i, o, 3, dilation=rate) for rate in rates), Broadcast(i, o)]
-    return nn.Sequential(kit.Concat(branches), cna(len(branches) * o, o), nn.Dropout(0.5))
+    return Upsampled(cna(widths[-1], width, 3, bias=True), conv(width, classes, last), enlarge=False)
 
 
 def fcn(widths: Sequence[int], classes: int) -> nn.Module:
@@ -204,7 +181,9 @@ def deeplab_v2(widths: Sequence[int], classes: int, rates: Sequence[int] = (6, 1
 
 def deeplab(widths: Sequence[int], classes: int) -> nn.Module:
     """DeepLab v3."""
-    return Upsampled(aspp(widths[-1]), cna(256, 256, 3), conv(256, classes, 1))
+    return Upsampled(
+        layers.ASPP2d(widths[-1], conv=conv), nn.Dropout(0.5), cna(256, 256, 3), conv(256, classes, 1)
+    )
 
 
 def scnn(widths: Sequence[int], classes: int) -> nn.Module:

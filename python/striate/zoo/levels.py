@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import nn as layers
 from . import kit
 from .kit import cna, conv, conv_transpose
 
@@ -18,27 +19,8 @@ def convs(i: int, o: int, *, depth: int = 2, stride: int = 1, **style: Any) -> n
     """``depth`` 3x3 layers; ``mid`` channels between them if given."""
     mid = style.pop("mid", o)
     widths = [i, *[mid] * (depth - 1), o]
-    layers = (cna(a, b, 3, 1 if n else stride, **style) for n, (a, b) in enumerate(pairwise(widths)))
-    return nn.Sequential(*layers)
-
-
-class NAFBlock(nn.Module):
-    """Depthwise convolution with a product for a gate and simplified channel attention (arXiv 2204.04676)."""
-
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        wide = conv(2 * c, 2 * c, 3, groups="depthwise")
-        self.enter = nn.Sequential(kit.norm("ln", c), conv(c, 2 * c, 1), wide)
-        self.attend = kit.Gate(nn.Sequential(kit.Mean(keepdim=True), conv(c, c, 1)))
-        self.leave, self.scale1 = conv(c, c, 1), kit.Scale(c, 0.0)
-        self.widen, self.narrow = nn.Sequential(kit.norm("ln", c), conv(c, 2 * c, 1)), conv(c, c, 1)
-        self.scale2 = kit.Scale(c, 0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.enter(x).chunk(2, 1)
-        x = x + self.scale1(self.leave(self.attend(a * b)))
-        a, b = self.widen(x).chunk(2, 1)
-        return x + self.scale2(self.narrow(a * b))
+    parts = (cna(a, b, 3, 1 if n else stride, **style) for n, (a, b) in enumerate(pairwise(widths)))
+    return nn.Sequential(*parts)
 
 
 def residuals(i: int, o: int, *, depth: int = 1, stride: int = 1, **style: Any) -> nn.Module:
@@ -116,7 +98,7 @@ LEVELS: dict[str, Callable[..., nn.Module]] = {
     "residuals": residuals,
     "rsu": RSU,
     "frames": frames,
-    "naf": lambda i, o, depth=1: nn.Sequential(*(NAFBlock(o) for _ in range(depth))),
+    "naf": lambda i, o, depth=1: nn.Sequential(*(layers.NAFBlock2d(o, conv=conv) for _ in range(depth))),
     "none": lambda i, o: nn.Identity(),
 }
 # Each goes from (fine channels, coarse channels); None means that the level itself strides.

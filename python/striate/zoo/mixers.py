@@ -37,22 +37,6 @@ def separable(channels: int, kernel: int = 7, ratio: int = 2) -> nn.Module:
     )
 
 
-class Inception(nn.Module):
-    """Square, horizontal and vertical depthwise filters on three slices, the rest untouched (arXiv 2303.16900)."""
-
-    def __init__(self, channels: int, square: int = 3, band: int = 11, ratio: float = 0.125) -> None:
-        super().__init__()
-        c = int(channels * ratio)
-        self.slices = [channels - 3 * c, c, c, c]
-        self.filters = nn.ModuleList(
-            conv(c, c, k, groups="depthwise") for k in (square, (1, band), (band, 1))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        rest, *parts = x.split(self.slices, 1)
-        return torch.cat([rest, *(f(part) for f, part in zip(self.filters, parts, strict=True))], 1)
-
-
 def focal(channels: int, post: kit.Spec = "none", **options: Any) -> nn.Module:
     """Focal modulation (FocalNet)."""
     return layers.FocalModulation2d(channels, norm=kit.norm(post, channels), conv=conv, **options)
@@ -190,13 +174,12 @@ MIXERS: dict[str, Callable[..., nn.Module]] = {
     "pool": Pool,
     "depthwise": lambda c, kernel=7, bias=True: conv(c, c, kernel, groups="depthwise", bias=bias),
     "separable": separable,
-    "inception": Inception,
+    "inception": lambda c, **options: layers.InceptionDWConv2d(c, conv=conv, **options),
     "focal": focal,
     "partial": partial,
     "attention": Attention,
     "random": RandomMixing,
     "recursive_gated": recursive_gated,
-    "global_gated": recursive_gated,
     "strips": strips,
     "squeezed": squeezed,
     "dcls": dcls,

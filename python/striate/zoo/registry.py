@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn._transfer import transfer
-from . import kit, weights
+from . import kit
 from .network import FeatureNet, Network, initialise
 
 # The modules under rows/, in the order of the generated table.
@@ -152,13 +152,44 @@ def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str |
     if isinstance(source, nn.Module):
         transfer(source, model, example)
         return
-    state = weights.read(source)
+    state = _read(source)
     if state.keys() == model.state_dict().keys():
         model.load_state_dict(state)
         return
-    foreign = weights.reference(row.oracle)
+    foreign = reference(row.oracle)
     foreign.load_state_dict(state)
     transfer(foreign.to(example.device), model, example)
+
+
+def _read(source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
+    """A state dict from a mapping, a safetensors file or a file that torch.save wrote."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(state.get("state_dict", state))
+
+
+def reference(oracle: str, **options: Any) -> nn.Module:
+    """The reference implementation that a row names, such as ``timm:resnet50``, if its package is installed.
+
+    Raises:
+        ValueError: the row names no package from which a model could be built.
+    """
+    package, _, name = oracle.partition(":")
+    homes = {
+        "timm": "timm.models",
+        "torchvision": f"torchvision.models.{name.rpartition('.')[0]}".rstrip("."),
+        "spandrel": f"spandrel.architectures.{name}",
+    }
+    if package in homes:
+        home = importlib.import_module(homes[package])
+        return getattr(home, name.rpartition(".")[2])(**options)
+    raise ValueError(f"{oracle!r} names no installed package that could interpret a foreign state dict")
 
 
 def family(base: Row, *variants: Mapping[str, Any]) -> list[Row]:

@@ -30,7 +30,7 @@ _INCEPTION = {
     "down": ("norm_conv", {"kernel": 2, "stride": 2, "norm": "bn"}),
     "head": ("pool", ("linear", {"ratio": 3}), ("act", {"kind": "gelu"}), "layer_norm")}
 INCEPTION_NEXT = family(Row("InceptionNeXt", "MetaNet", _INCEPTION, paper="2303.16900", oracle="timm:", licence="Apache-2.0"),
-    v("inception_next_atto", 4_156_520, 0.5, "75.3", depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), mixer=("inception", {"band": 9, "ratio": 0.25})),
+    v("inception_next_atto", 4_156_520, 0.5, "75.3", depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), mixer=("inception", {"band_kernel_size": 9, "branch_ratio": 0.25})),
     v("inception_next_tiny", 28_055_680, 4.19, "82.5", depths=SHORT, dims=T),
     v("inception_next_small", 49_374_016, 8.36, "83.6", depths=LONG, dims=S),
     v("inception_next_base", 86_672_136, 14.85, "84.1", depths=LONG, dims=B))
@@ -104,7 +104,7 @@ FASTERNET = family(Row("FasterNet", "MetaNet", _FASTER, paper="2303.03667", orac
 
 def _recursive(*sizes: int) -> list[Any]:
     """Orders two to five by stage."""
-    return [("global_gated", {"order": n + 2, "size": size}) if size else ("recursive_gated", {"order": n + 2}) for n, size in enumerate(sizes)]
+    return [("recursive_gated", {"order": n + 2, **({"size": size} if size else {})}) for n, size in enumerate(sizes)]
 
 
 _HORNET = {"block": "two", "layer_scale": LS, "mixer": _recursive(0, 0, 0, 0)}

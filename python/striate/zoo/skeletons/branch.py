@@ -2,9 +2,8 @@
 
 ``64, 48 64k5, avg 32`` is a module of three branches: a pointwise layer; a pointwise and a 5x5 layer; a mean and a
 pointwise layer. ``k1x7`` is a rectangle, ``s2`` a stride, ``v`` means unpadded (as strides are unless ``p`` says
-otherwise), ``+`` forks the
-end of a branch. ``max2`` is an unpadded pool of stride two, ``max`` and ``avg`` keep the extents; ``avg`` leaves the
-padding out of its mean and ``avgp`` does not. ``ceil`` rounds a pool's extents up.
+otherwise), ``+`` forks the end of a branch. ``max2`` is an unpadded pool of stride two, ``max`` and ``avg`` keep the
+extents; ``avg`` leaves the padding out of its mean and ``avgp`` does not. ``ceil`` rounds a pool's extents up.
 """
 
 from __future__ import annotations

@@ -76,18 +76,13 @@ def decode(plan: Plan) -> Iterator[Block]:
     """The blocks of a plan, one by one, by the letters of their strings."""
     for text in plan.blocks.split():
         kind, *options = text.split("_")
-        given = {m[1]: float(m[2]) for m in (re.fullmatch(r"([a-z]+)([\d.]+)", o) for o in options) if m}
-        block = Block(kind=kind, flags=options, **{"e": 1.0, "se": 0.0, "cc": 0, "d": 1, "n": 0, **given})
-        block.k, block.d, block.n, block.cc = (
-            int(block.k),
-            int(block.d),
-            int(block.n),
-            int(block.cc) * plan.experts,
-        )
-        block.c = plan.round(block.c)
-        for n in range(math.ceil(block.r * plan.depth)):
-            block.s = 1 if n else int(block.s)
+        letters = (m for m in (re.fullmatch(r"([a-z]+)([\d.]+)", o) for o in options) if m)
+        given = {m[1]: float(m[2]) if "." in m[2] else int(m[2]) for m in letters}
+        block = Block(kind=kind, flags=options, **{"e": 1, "se": 0, "cc": 0, "d": 1, "n": 0, **given})
+        block.c, block.cc = plan.round(block.c), block.cc * plan.experts
+        for _ in range(math.ceil(block.r * plan.depth)):
             yield block
+            block.s = 1
 
 
 def _squeeze(plan: Plan, block: Block, i: int, mid: int) -> list[nn.Module]:
@@ -143,13 +138,9 @@ class Conditional(nn.Module):
 
         def expert(a: int, b: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Module:
             late = plan.padding == "same_upper" and stride > 1
-            options = {
-                "stride": stride,
-                "groups": groups,
-                "padding": 0 if late else kernel // 2,
-                "bias": False,
-            }
-            made = layers.CondConv2d(a, b, kernel, num_experts=block.cc, function=kit.function(), **options)
+            options = {"stride": stride, "groups": groups, "padding": 0 if late else kernel // 2}
+            more = {"num_experts": block.cc, "function": kit.function(), "bias": False}
+            made = layers.CondConv2d(a, b, kernel, **options, **more)
             pad = SameUpper((kernel,) * 2, (stride,) * 2, (1, 1)) if late else nn.Identity()
             return nn.ModuleList([pad, made, kit.norm(plan.norm, b)])
 

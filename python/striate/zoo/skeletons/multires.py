@@ -80,10 +80,8 @@ class MultiResNet(Network):
             blocks.append(block)
         stem = nn.Sequential(cna(plan.channels, 64, 3, 2), cna(64, 64, 3, 2), *blocks)
         widths = [plan.width << n for n in range(len(plan.modules) + 1)]
-        features, head = (
-            [(w, 4 << n) for n, w in enumerate(widths)],
-            make_head(plan.features, plan.classes, ("pool",)),
-        )
+        features = [(w, 4 << n) for n, w in enumerate(widths)]
+        head = make_head(plan.features, plan.classes, ("pool",))
         super().__init__(stem, [nn.Identity()] * len(widths), features, head=head)
         enter: list[Any] = [nn.ModuleList([cna(i, widths[0], 3), cna(i, widths[1], 3, 2)])]
         enter += [nn.ModuleList([cna(widths[n - 1], widths[n], 3, 2)]) for n in range(2, len(widths))]

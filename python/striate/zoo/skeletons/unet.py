@@ -72,7 +72,7 @@ class UNet(Network):
         first = plan.stem[0][1].get("stride", 1) if plan.stem and isinstance(plan.stem[0], tuple) else 1
         super().__init__(stem, stages, [(w, first << n) for n, w in enumerate(plan.widths)])
         self.up, self.decode = nn.ModuleList(), nn.ModuleList()
-        ups, outs = plan.ups or plan.widths, [(plan.widths[-1])]
+        ups, outs = plan.ups or plan.widths, [plan.widths[-1]]
         for n in range(last - 1, -1, -1):
             skip, o = plan.widths[n], ups[n]
             self.up.append(UPS[plan.up](i, skip))
@@ -84,10 +84,7 @@ class UNet(Network):
             outs.append(o)
         kernel, classes, bias = plan.out[0], plan.out[1] or plan.classes, plan.out[2]
         self.merge, self.tail, self.deep, self.classes = plan.merge, plan.tail, plan.deep, classes
-        if plan.deep == "none":
-            outs = outs[-1:]
-        elif plan.deep == "decoder":
-            outs = outs[1:]
+        outs = outs[{"none": -1, "decoder": 1}.get(plan.deep, 0) :]
         self.out = nn.ModuleList(kit.conv(w, classes, kernel, bias=bias) for w in outs)
         self.fuse = kit.conv(classes * len(outs), classes, 1) if plan.deep == "fused" else None
 
@@ -187,7 +184,11 @@ class Partial(Network):
         super().__init__(nn.Identity(), stages, [(w, 2 << n) for n, w in enumerate(widths)])
         decode = []
         for below, skip in zip(widths[::-1], [*widths[-2::-1], image], strict=True):
-            decode.append(PartialLevel(below + skip, skip, 3, act=("leaky_relu", {"negative_slope": 0.2}), last=skip == image))
+            decode.append(
+                PartialLevel(
+                    below + skip, skip, 3, act=("leaky_relu", {"negative_slope": 0.2}), last=skip == image
+                )
+            )
         self.decode = nn.ModuleList(decode)
 
     def _encode(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
