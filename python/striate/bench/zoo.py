@@ -48,7 +48,7 @@ def measure(names: Sequence[str], threads: Sequence[int], seconds: float) -> Ite
     """One record for each network, kind of step and number of threads."""
     for name in names or ROWS:
         row = zoo.info(name)
-        x = torch.randn(1 if len(row.size) > 2 else 4, row.channels, *(min(n, SIDE) for n in row.size))
+        x = row.example(1 if len(row.size) > 2 else 4, SIDE)
         models = {conv: zoo.create_model(name, conv=conv) for conv in ("torch", "striate")}
         models["striate"].load_state_dict(models["torch"].state_dict())
         for train in (False, True):
