@@ -40,12 +40,13 @@ SIDES = {"Xception": 96, "Xception (aligned)": 96, "MIRNet": 16, "IDF": 16, "FFN
 SIDES |= {"Hyena": 32, "LaughingHyena": 32}
 
 
-def thin(row: zoo.Row) -> dict[str, Any]:
+def thin(row: zoo.Row, most: int = 2) -> dict[str, Any]:
     """Overrides that leave of a network what its parts are, but not how often they are repeated."""
 
     def shallow(args: Any) -> dict[str, Any]:
-        most = 3 if row.family == "P3D ResNet" else 2  # its blocks are of three kinds in turn
-        return {"depths": tuple(min(n, most) for n in args["depths"])} if "depths" in args else {}
+        # The blocks of some are of two or three kinds in turn.
+        deep = 3 if row.family == "P3D ResNet" else 2 if row.skeleton == "MetaNet" else most
+        return {"depths": tuple(min(n, deep) for n in args["depths"])} if "depths" in args else {}
 
     name, inner = row.args.get("backbone", ("", {}))
     within = {"backbone": (name, {**inner, **shallow(inner)})} if "depths" in inner else {}
@@ -215,8 +216,12 @@ def step(model: nn.Module, x: Tensor) -> tuple[Any, list[Tensor]]:
 @pytest.mark.parametrize("name", representatives())
 def test_backends_and_gradients(name: str) -> None:
     row = zoo.info(name)
-    model = shaken(zoo.create_model(name, **thin(row))).double()
-    fast = zoo.create_model(name, conv="striate", **thin(row)).double()
+    small = thin(row, most=1)
+    if row.skeleton == "Branch":  # each module once
+        once = [(s, [(1, *m[1:]) if isinstance(m, tuple) else m for m in ms]) for s, ms in row.args["stages"]]
+        small["stages"] = [(s, list(dict.fromkeys(ms))) for s, ms in once]
+    model = shaken(zoo.create_model(name, **small)).double()
+    fast = zoo.create_model(name, conv="striate", **small).double()
     fast.load_state_dict(model.state_dict())
     x = drawn(row, torch.double)
     x.requires_grad_(x.is_floating_point())
