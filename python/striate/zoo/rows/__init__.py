@@ -7,5 +7,4 @@ ABSENT = {
     "IS-Net's encoder of ground truth": "used in training only",
     "RFDN of the paper, about 550k": "the public code, with which the rows agree, is the smaller network of a challenge",
     "MultiresNet for ListOps": "reads tokens to give one class; rows read tokens only to tell the next",
-    "nnU-Net's other plans": "derived from a data set; `unet_3d` is the default for volumes",
 }

@@ -10,8 +10,7 @@ _FC = (("act", {"kind": "relu"}), "dropout")
 _WIDE = (("linear", {"width": 4096}), *_FC, ("linear", {"width": 4096}), *_FC)
 
 
-def _row(
-    name: str, paper: str, oracle: str = "torchvision:", licence: str = "BSD-3-Clause", **args: Any) -> Row:
+def _row(name: str, paper: str, oracle: str = "torchvision:", licence: str = "BSD-3-Clause", **args: Any) -> Row:
     return Row(name, "Plain", args, paper=paper, oracle=oracle, licence=licence)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,9 +54,6 @@ def structured(channels: int, length: int, kernel: int = 64, bidirectional: bool
 
 class Hyena(layers.HyenaOperator):
     """The operator on [N, channels, length], with implicit filters or with sums of ``modes`` oscillations."""
-
-    def __init__(self, channels: int, length: int, **options: Any) -> None:
-        super().__init__(channels, length, **options)
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.transpose(1, 2)).transpose(1, 2)
