@@ -30,9 +30,9 @@ def known(name: str) -> None:
 
 
 def sample_input(name: str) -> Tensor:
-    """A small batch of noise for a network."""
+    """A small random batch for a network."""
     row = zoo.info(name)
-    return torch.randn(1 if len(row.size) > 2 else 4, row.channels, *(min(n, SIDE) for n in row.size))
+    return row.example(1 if len(row.size) > 2 else 4, SIDE)
 
 
 @dataclass(frozen=True)

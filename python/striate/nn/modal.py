@@ -51,6 +51,14 @@ class ModalConv1d(nn.Module):
         product = outer.real.mT @ inner.real - outer.imag.mT @ inner.imag
         return product.flatten(1)[:, :length]
 
+    # The names by which a Hyena operator asks for its filters.
+    filter = kernel
+
+    @property
+    def bias(self) -> Tensor:
+        """The skip term."""
+        return self.D
+
     def forward(self, input: Tensor) -> Tensor:
         """``[N, channels, L]`` to the same, as a convolution."""
         return fft_conv1d(input, self.kernel(input.shape[-1]), order="convolution", skip=self.D)

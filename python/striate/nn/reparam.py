@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -376,6 +376,7 @@ class InceptionDWConv2d(torch.nn.Module):
         square_kernel_size, band_kernel_size: odd sizes.
         branch_ratio: each of the three convolutions gets ``int(C * branch_ratio)`` channels.
         dilation: of all three.
+        conv: makes the convolutions, with the signature of torch.nn.Conv2d.
     """
 
     def __init__(
@@ -385,6 +386,7 @@ class InceptionDWConv2d(torch.nn.Module):
         band_kernel_size: int = 11,
         branch_ratio: float = 0.125,
         dilation: int = 1,
+        conv: Callable[..., torch.nn.Module] = Conv2d,
     ) -> None:
         super().__init__()
         share = int(in_channels * branch_ratio)
@@ -397,9 +399,9 @@ class InceptionDWConv2d(torch.nn.Module):
             _odd("band_kernel_size", band_kernel_size),
         )
 
-        def branch(size: tuple[int, int]) -> Conv2d:
+        def branch(size: tuple[int, int]) -> torch.nn.Module:
             padding = (dilation * (size[0] // 2), dilation * (size[1] // 2))
-            return Conv2d(share, share, size, 1, padding, dilation, share)
+            return conv(share, share, size, 1, padding=padding, dilation=dilation, groups=share)
 
         self.dwconv_hw, self.dwconv_w, self.dwconv_h = (
             branch((square, square)),
