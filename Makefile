@@ -99,7 +99,7 @@ lint-python: $(VENV)/.dev ## ruff, mypy, the stub of _core and the plan of the h
 	$(PY) -m mypy.stubtest striate._core
 
 GENERATED := tools/kernel_table.py tools/zoo_table.py tools/readme_table.py tools/record_table.py \
-	docs/pictures/draw.py
+	docs/pictures/draw.py tools/plots.py
 
 .PHONY: docs
 docs: $(VENV)/.dev ## write the generated documents anew and build the site into site/

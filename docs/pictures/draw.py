@@ -3,7 +3,7 @@
     python docs/pictures/draw.py [--check]
 
 What an operator reads is not drawn by hand: it is where the derivative of the marked output is not zero, asked of the
-operator itself. The charts are made of committed records. The files are written number by number instead of by a
+operator itself. What records show is drawn by `tools/plots.py`. The files are written number by number instead of by a
 plotting library, so that they do not change with its version; --check allows for the last digit, which depends on the
 processor.
 """
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import charts
 import torch
 from canvas import BLUE, GREY, ORANGE, Drawing
 from torch import Tensor
@@ -87,6 +86,25 @@ def rows(panels: list[tuple[str, Tensor, int]]) -> Drawing:
                 left = 60 + place * cell + 3
                 drawing.shade(left, top, 16, 1.0, colour if place in marks else "#ffffff")
                 drawing.grid(left, top, 16, (1, 1))
+    return drawing
+
+
+def curves(panels: Sequence[tuple[str, Sequence[float]]]) -> Drawing:
+    """Values in [-1, 1] over their index, one panel beside the other."""
+    width, tall, gap = 150, 70, 20
+    drawing = Drawing(len(panels) * (width + gap) + 12, tall + 46)
+    for number, (name, values) in enumerate(panels):
+        left = 10 + number * (width + gap)
+        drawing.text(left, 14, name)
+        drawing.line(left, 24 + tall / 2, left + width, 24 + tall / 2)
+        drawing.path(
+            [
+                (left + width * i / (len(values) - 1), 24 + tall / 2 * (1 - value))
+                for i, value in enumerate(values)
+            ],
+            BLUE,
+        )
+        drawing.text(left, tall + 38, f"0 ... {len(values) - 1} samples ago")
     return drawing
 
 
@@ -271,15 +289,14 @@ def long_layers() -> Drawing:
     impulse = torch.zeros(1, 4, length)
     impulse[..., 0] = 1
     with torch.no_grad():
-        curves = [(name, call(impulse)[0, 1]) for name, call in layers]
-        curves.insert(2, ("HyenaFilter", hyena.filter(length).reshape(-1, length)[1]))
-    return charts.curves([(name, (curve / curve.abs().max()).tolist()) for name, curve in curves])
+        kernels = [(name, call(impulse)[0, 1]) for name, call in layers]
+        kernels.insert(2, ("HyenaFilter", hyena.filter(length).reshape(-1, length)[1]))
+    return curves([(name, (kernel / kernel.abs().max()).tolist()) for name, kernel in kernels])
 
 
 PICTURES: tuple[Callable[[], Drawing], ...] = (
     *(conv, depthwise, conv_transpose, pool, causal, fft_conv, dcls, shiftwise),
     *(reparam, built, dynamic, long_layers),
-    *(charts.roofline, charts.crossover),
 )
 
 
