@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _core, ops
 from .._problem import is_channels_last, layout_word
+from . import _cuda
 from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of
 
@@ -47,6 +48,9 @@ def explain(problem: str | Callable[..., Tensor], *args: Any, **kwargs: Any) -> 
         return _of_line(problem)
     call = CALLS.get(getattr(problem, "__name__", ""))
     if call is None and (why := _composed_because(problem, (*args, *kwargs.values()))):
+        own = _cuda.own_rows() and problem.__name__.startswith("causal_conv1d")
+        if own:
+            return Explanation(None, "cuda.causal", why="up to 17 taps; torch's operators beyond")
         return Explanation(None, "torch", why=why)
     if call is None:
         raise TypeError(f"explain: problem must be a problem line or a function of striate, not {problem!r}")
