@@ -4,6 +4,7 @@
 use crate::call::{Given, Tensors};
 use crate::handles::Home;
 use crate::launch::{Addresses, Failure, guarded, parse};
+use crate::listen::{Heard, tell};
 use crate::torch_stable::shim;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -56,9 +57,10 @@ pub fn cuda_call(
             let tensors = Tensors::new(&operands, &results).map_err(Failure::Input)?;
             let request = tensors.request(op, settings);
             let Ok(row) = striate_plan::device_operation(&request) else { return Ok(None) };
-            let home = Home { kind: shim().cuda, index: device };
+            let (recipe, home) = ((row.compile)(&request), Home { kind: shim().cuda, index: device });
+            tell(|| Heard::device_operation(&request, row.name, recipe.workspace));
             // SAFETY: that the tensors are what is said of them, and live, is the duty of the Python caller.
-            unsafe { enqueue(&(row.compile)(&request), &tensors.reads, &tensors.writes, home) }
+            unsafe { enqueue(&recipe, &tensors.reads, &tensors.writes, home) }
                 .map_err(|why| Failure::Run(format!("{why} [{request}]")))?;
             Ok(Some(row.name))
         })

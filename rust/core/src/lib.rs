@@ -2,7 +2,9 @@
 //! tensors lie, and what a kernel row promises. Every other room speaks in these nouns.
 
 pub mod axis;
+pub mod branches;
 pub mod causal;
+pub mod delays;
 pub mod geometry;
 pub mod kernel;
 pub mod operation;

@@ -4,6 +4,8 @@
 //! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
 
+pub mod placed;
+
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
 use crate::interior::Interior;
 use crate::load::{Channels, Cut, load};
