@@ -336,6 +336,25 @@ def test_kernel_construction_for_the_dispatcher(version: str) -> None:
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("form", ["each", "sum", "split"])
+def test_branches_for_the_dispatcher(form: str) -> None:
+    """What the dispatcher runs for CUDA tensors, on tensors of the host."""
+    operators, cuda = torch.ops.striate, torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
+    channels = (2, 3) if form == "split" else (6, 6)
+    x, weights = drawn((2, 6, 9, 8))[0], drawn((channels[0], 1, 3, 4), (channels[1], 1, 5, 1))
+    biases, statics = drawn((channels[0],), (channels[1],)), ([1, 2, 4, 0], [1, 1, 2, 1], form)
+    grads = drawn(*[(2, 6, 9, 8)] * (2 if form == "each" else 1))
+    for op, operands in (
+        (operators.branches.default, (x, weights, biases)),
+        (operators.branches_grad_input.default, (grads, weights)),
+        (operators.branches_grad_weight.default, (grads, x, weights, True)),
+    ):
+        got, want = (
+            flat(run(*operands, *statics)) for run in (op, lambda *t, op=op: op.redispatch(cuda, *t))
+        )
+        assert len(got) == len(want) and all(map(torch.equal, got, want)), op
+
+
 def test_every_operator_has_a_kernel_for_cuda() -> None:
     names = [schema.name for schema in torch._C._jit_get_all_schemas() if schema.name.startswith("striate::")]
     assert len(names) >= 15

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .. import _call
 from .._call import call, words
-from . import _composed
+from . import _composed, _cuda
 from ._convolution import (
     _bias_gradient,
     _empty_like_layout,
@@ -38,11 +39,22 @@ def _is_last(x: Tensor) -> bool:
     return x.stride(1) == 1 and x.stride(2) != 1
 
 
+def _settings(marks: Maybe, silu: bool) -> str:
+    return words(silu=silu, marks="none" if marks is None else "starts" if marks.dim() == 1 else "each")
+
+
 def _cpu(x: Tensor, weight: Tensor, bias: Maybe, states: Maybe, marks: Maybe, silu: bool) -> Tensor:
     result = _empty(x, weight, bias, states, marks, silu)
-    kind = "none" if marks is None else "starts" if marks.dim() == 1 else "each"
-    call("causal", words(silu=silu, marks=kind), (x, weight, bias, states, marks), (result,))
+    call("causal", _settings(marks, silu), (x, weight, bias, states, marks), (result,))
     return result
+
+
+def _on_cuda(x: Tensor, weight: Tensor, bias: Maybe, states: Maybe, marks: Maybe, silu: bool) -> Tensor:
+    if x.numel() and _cuda.own_rows():
+        result = _empty(x, weight, bias, states, marks, silu)
+        if _call.on_device("causal", _settings(marks, silu), (x, weight, bias, states, marks), (result,)):
+            return result
+    return _composed.causal(x, weight, bias, states, marks, silu)
 
 
 class Layout:
@@ -53,29 +65,32 @@ class Layout:
     """
 
     def __init__(self, x: Tensor, history: int, marks: Tensor, states: Maybe) -> None:
-        length = x.shape[0] * x.shape[2]
-        positions = torch.arange(length)
+        length, device = x.shape[0] * x.shape[2], x.device
+        positions = torch.arange(length, device=device)
         if marks.dim() == 1:
             starts = marks.to(torch.int64)
             run = torch.searchsorted(starts, positions, right=True) - 1
             first, self.heard = starts[:-1], None
-            same = torch.full((first.numel(), history), -1)
+            same = torch.full((first.numel(), history), -1, device=device)
         else:
             flat = marks.reshape(-1).to(torch.int64)
-            changes = torch.ones(length, dtype=torch.bool)
+            changes = torch.ones(length, dtype=torch.bool, device=device)
             changes[1:] = (flat[1:] != flat[:-1]) | (positions[1:] % max(x.shape[2], 1) == 0)
             first, run = changes.nonzero().flatten(), changes.cumsum(0) - 1
-            before = first[:, None] + torch.arange(-history, 0)
+            before = first[:, None] + torch.arange(-history, 0, device=device)
             inside = before >= (first // max(x.shape[2], 1) * x.shape[2])[:, None]
             same = torch.where(inside & (flat[before.clamp(0)] == flat[first][:, None]), before, -1)
             self.heard = (flat >= 0).view(x.shape[0], 1, x.shape[2]) if bool((flat < 0).any()) else None
         zero = length + (0 if states is None else states.shape[0] * history)
         if states is not None:
-            same = length + torch.arange(states.shape[0] * history).view(states.shape[0], history)
+            same = length + torch.arange(states.shape[0] * history, device=device).view(
+                states.shape[0], history
+            )
         self.place = positions + (run + 1) * history
-        self.source = torch.full((length + first.numel() * history,), zero)
+        self.source = torch.full((length + first.numel() * history,), zero, device=device)
         self.source[self.place] = positions
-        gaps = (first + torch.arange(first.numel()) * history)[:, None] + torch.arange(history)
+        starts = first + torch.arange(first.numel(), device=device) * history
+        gaps = starts[:, None] + torch.arange(history, device=device)
         self.source[gaps] = torch.where(same < 0, zero, same)
 
 
@@ -188,7 +203,7 @@ causal: Callable[..., Tensor] = family.add(
         tangent=_tangent,
         fold=_fold,
         cpu=_cpu,
-        cuda=_composed.causal,
+        cuda=_on_cuda,
     )
 )
 
@@ -202,6 +217,17 @@ def _update(
     return result
 
 
+def _update_on_cuda(
+    x: Tensor, state: Tensor, weight: Tensor, bias: Maybe, at: Maybe, rows: Maybe, silu: bool
+) -> Tensor:
+    if x.numel() and _cuda.own_rows():
+        result = x.new_empty(x.shape)
+        settings = words(silu=silu, marks="none")
+        if _call.on_device("causal_update", settings, (x, weight, bias, at, rows), (result, state)):
+            return result
+    return _composed.causal_update(x, state, weight, bias, at, rows, silu)
+
+
 _library = torch.library.Library("striate", "FRAGMENT")
 if not torch._C._dispatch_has_kernel("striate::causal_update"):
     _library.define(
@@ -211,6 +237,6 @@ if not torch._C._dispatch_has_kernel("striate::causal_update"):
     )
     torch.library.register_fake("striate::causal_update", lambda x, *_: x.new_empty(x.shape), lib=_library)
     _library.impl("causal_update", _update, "CPU")
-    _library.impl("causal_update", _composed.causal_update, "CUDA")
+    _library.impl("causal_update", _update_on_cuda, "CUDA")
 
 update: Callable[..., Tensor] = torch.ops.striate.causal_update.default

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from .. import _core, ops
 from .._listen import listening
 from .._problem import is_channels_last, layout_word
+from . import _cuda
 from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of
 
@@ -93,6 +94,8 @@ def _composed_because(function: Any, values: tuple[Any, ...]) -> str:
     if not _is_public(function):
         return ""
     if not any(isinstance(value, Tensor) and value.is_cuda for value in values):
+        return ""
+    if function.__name__.startswith("causal_conv1d") and _cuda.own_rows():
         return ""
     if function is ops.shiftwise_conv2d:
         return "device cuda; its three strips are calls of depthwise_conv2d, to be explained by themselves"

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from .._call import call, dense, words
 from .._problem import DTYPE_WORDS
+from . import _composed_branches
 from . import conv as _conv
 from ._family import Family
 
@@ -263,21 +264,21 @@ _family.define(
     "branches",
     f"(Tensor x, Tensor[] weights, Tensor?[] biases, {_AXES} -> Tensor[]",
     _fake_forward,
-    {"CPU": _cpu_forward},
+    {"CPU": _cpu_forward, "CUDA": _composed_branches.forward},
     lambda x, weights, *_, **__: _flops(x, weights),
 )
 _family.define(
     "branches_grad_input",
     f"(Tensor[] grads, Tensor[] weights, {_AXES} -> Tensor",
     _fake_grad_input,
-    {"CPU": _cpu_grad_input},
+    {"CPU": _cpu_grad_input, "CUDA": _composed_branches.grad_input},
     lambda grads, weights, *_, **__: _flops(grads[0], weights),
 )
 _family.define(
     "branches_grad_weight",
     f"(Tensor[] grads, Tensor x, Tensor[] weights, bool bias, {_AXES} -> Tensor[]",
     _fake_grad_weight,
-    {"CPU": _cpu_grad_weight},
+    {"CPU": _cpu_grad_weight, "CUDA": _composed_branches.grad_weight},
     lambda grads, x, weights, *_, **__: _flops(x, weights),
 )
 _forward = torch.ops.striate.branches.default

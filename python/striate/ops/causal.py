@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._problem import DTYPE_WORDS
-from . import _causal, _composed
+from . import _causal, _composed, _cuda
 from ._family import autocast_args
 
 Maybe = Tensor | None
@@ -32,7 +33,7 @@ def causal_conv1d(
 
     Args:
         x: ``[B, D, L]`` with any strides; positions or channels (``[B, L, D]`` in memory) innermost are fastest.
-            float32, float64, bfloat16 or float16 on the CPU, or on CUDA in torch's operators.
+            float32, float64, bfloat16 or float16, on the CPU or on CUDA.
         weight: ``[D, W]``, W >= 1; the dtype of x, or float32 beside half x.
         bias: ``[D]`` in the dtype of weight, or None.
         activation: None, ``"silu"`` or ``"swish"`` (the same).
@@ -70,7 +71,7 @@ def causal_conv1d(
         raise TypeError(f"{name}: return_final_states must be a bool, not {return_final_states!r}")
     if return_final_states and seq_idx is not None:
         raise ValueError(f"{name}: return_final_states cannot be combined with seq_idx; use cu_seqlens")
-    y = (_composed if x_.is_cuda else _causal).causal(x_, weight_, bias_, states, marks, silu)
+    y = _operator(x_)(x_, weight_, bias_, states, marks, silu)
     if not return_final_states:
         return y
     history = weight.shape[1] - 1
@@ -147,6 +148,11 @@ def states_at(x: Tensor, states: Maybe, cu_seqlens: Tensor, history: int) -> Ten
     # position `at` lies `at - start` before the start, which the state holds `history` further on
     older = (at - starts[:, None] + history).clamp(0, max(history - 1, 0))
     return torch.where(fresh[:, None], taken, states.gather(2, older[:, None].expand(shape)))
+
+
+def _operator(x: Tensor) -> Callable[..., Tensor]:
+    """On CUDA, unless our rows are asked for, torch's operators, which torch differentiates and fuses."""
+    return _composed.causal if x.is_cuda and not _cuda.own_rows() else _causal.causal
 
 
 def _last(x: Tensor, states: Maybe, history: int) -> Tensor:

@@ -71,7 +71,7 @@ _family.define(
     "delay_step",
     "(Tensor ring, Tensor weight, Tensor delays, Tensor? bias, int head) -> Tensor",
     _fake,
-    {"CPU": _cpu},
+    {"CPU": _cpu, "CUDA": _formula},
     None,
 )
 _step = torch.ops.striate.delay_step.default

@@ -13,14 +13,16 @@ use striate_core::{Arguments, DType, Pool, Request, Settings, Signature, Tensor,
 use striate_plan::Chosen;
 
 /// Address, element type, sizes and strides of a tensor.
-type Given = (usize, String, Vec<i64>, Vec<i64>);
+pub type Given = (usize, String, Vec<i64>, Vec<i64>);
 
 /// The tensors of a call: what is read, what is written, and where each begins.
-struct Tensors {
+pub struct Tensors {
     operands: Vec<Option<Signature>>,
     results: Vec<Signature>,
-    reads: Vec<usize>,
-    writes: Vec<usize>,
+    /// Addresses of the operands, 0 for a missing one.
+    pub reads: Vec<usize>,
+    /// Addresses of the results.
+    pub writes: Vec<usize>,
 }
 
 fn signature(name: &str, index: usize, (address, dtype, sizes, strides): &Given) -> Result<Signature, String> {
@@ -35,7 +37,8 @@ fn signature(name: &str, index: usize, (address, dtype, sizes, strides): &Given)
 }
 
 impl Tensors {
-    fn new(operands: &[Option<Given>], results: &[Given]) -> Result<Tensors, String> {
+    /// Of tensors as Python describes them.
+    pub fn new(operands: &[Option<Given>], results: &[Given]) -> Result<Tensors, String> {
         let each = |(index, given): (usize, &Option<Given>)| {
             given.as_ref().map(|given| signature("operand", index, given)).transpose()
         };
@@ -51,7 +54,8 @@ impl Tensors {
         })
     }
 
-    fn request<'a>(&'a self, op: &'a str, settings: &'a str) -> Request<'a> {
+    /// What is asked of them.
+    pub fn request<'a>(&'a self, op: &'a str, settings: &'a str) -> Request<'a> {
         Request { op, settings: Settings(settings), operands: &self.operands, results: &self.results }
     }
 

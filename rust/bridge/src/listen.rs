@@ -39,6 +39,10 @@ impl Heard {
         }
     }
 
+    pub fn device_operation(request: &Request<'_>, row: &'static str, workspace: usize) -> Heard {
+        Heard { problem: request.to_string(), row, refusals: Vec::new(), workspace }
+    }
+
     fn of<C: 'static>(plan: &Plan<C>, workspace: usize) -> Heard {
         Heard { problem: plan.problem.to_string(), row: plan.row.name, refusals: plan.refusals.clone(), workspace }
     }

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use striate_core::kernel::Kernel;
 use striate_core::{DType, Device, Layout, Pass, Problem};
-use striate_plan::{device_table, operations, table};
+use striate_plan::{device_operations, device_table, operations, table};
 
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> PyErr {
@@ -99,7 +99,19 @@ fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         available: (row.available)(),
         note: row.note,
     });
-    let rows: PyResult<Vec<_>> = host.chain(device).chain(others).map(|row| row.entry(py)).collect();
+    let device_others = device_operations().iter().map(|row| Row {
+        name: row.name,
+        op: row.op,
+        passes: &[],
+        layouts: &[],
+        dtypes: row.dtypes.to_vec(),
+        device: Device::Cuda,
+        isa: "cuda",
+        available: true,
+        note: row.note,
+    });
+    let rows: PyResult<Vec<_>> =
+        host.chain(device).chain(device_others).chain(others).map(|row| row.entry(py)).collect();
     PyList::new(py, rows?)
 }
 
@@ -177,7 +189,8 @@ mod _core {
     use crate::call::call;
     #[pymodule_export]
     use crate::cuda::{
-        cuda_cache, cuda_cache_clear, cuda_compile, cuda_prepare, cuda_recipe, cuda_search_in, cuda_status,
+        cuda_cache, cuda_cache_clear, cuda_call, cuda_call_recipe, cuda_compile, cuda_prepare, cuda_recipe,
+        cuda_search_in, cuda_status,
     };
 
     #[pymodule_export]

@@ -3,6 +3,7 @@
 //! compilation need no device.
 
 pub mod cache;
+mod causal;
 mod compiler;
 mod depthwise;
 mod driver;
@@ -16,4 +17,4 @@ pub use compiler::{Compiled, Compiler, compiler};
 pub use driver::{Addresses, Driver, driver, machine_code};
 pub use headers::HEADERS;
 pub use library::search_in;
-pub use table::rows;
+pub use table::{operations, rows};

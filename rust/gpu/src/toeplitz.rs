@@ -214,7 +214,7 @@ impl Cut {
 
     /// Elements between lines in shared memory: an odd number of eighths, so that ldmatrix meets all banks.
     fn pitch(&self) -> i64 {
-        if self.mode == 2 { 8 * self.tiles } else { 8 * (self.tiles + self.eighths - 1 | 1) }
+        if self.mode == 2 { 8 * self.tiles } else { 8 * ((self.tiles + self.eighths - 1) | 1) }
     }
 
     /// Words of a copy of a line of taps; the two copies are read at once and lie in different banks.
