@@ -15,11 +15,17 @@ from striate import _core
 
 
 @functools.lru_cache(maxsize=256)
-def conv_recipe(line: str) -> Any:
-    """The recipe of a problem line, for whatever device the line names."""
+def conv_recipe(line: str, row: str | None = None) -> Any:
+    """The recipe of a problem line, for whatever device the line names; of the one ``row``, if it is given."""
     words = line.split()
     words[4] = "cuda"
-    return _core.cuda_recipe(" ".join(words))
+    if row is not None:
+        _core.set_kernels(f"^{row}$")
+    try:
+        return _core.cuda_recipe(" ".join(words))
+    finally:
+        if row is not None:
+            _core.set_kernels(None)
 
 
 def emulate(

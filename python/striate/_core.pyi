@@ -14,9 +14,10 @@ __all__ = [
     "cuda_search_in",
     "cuda_status",
     "explain",
-    "explain_call",
     "forget",
+    "heard",
     "kernels",
+    "listen",
     "register",
     "run",
     "set_kernels",
@@ -78,6 +79,5 @@ def cpu_features() -> list[str]: ...
 def call(
     op: str, settings: str, operands: Sequence[_Given | None], results: Sequence[_Given], workers: int
 ) -> str: ...
-def explain_call(
-    op: str, settings: str, operands: Sequence[_Given | None], results: Sequence[_Given]
-) -> Explanation: ...
+def listen() -> None: ...
+def heard() -> list[Explanation]: ...

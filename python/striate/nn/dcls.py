@@ -393,7 +393,7 @@ def dcls_parameter_groups(
 
 
 def repulsion_loss(positions: Iterable[Tensor], reach: float = 1.0) -> Tensor:
-    """The mean over kernels of sum_{i < j} max(0, 1 - |p_i - p_j| / reach)^2, summed over the tensors.
+    """The mean over kernels of ``sum_{i < j} max(0, 1 - |p_i - p_j| / reach)^2``, summed over the tensors.
 
     It keeps elements of one kernel from falling onto each other, as KPConv keeps its points apart (Thomas et al.,
     arXiv 1904.08889, equation 10).

@@ -46,7 +46,7 @@ class PositionalEmbedding(nn.Module):
 
 
 class ExponentialModulation(nn.Module):
-    """A window exp(-t |delta|) + shift, from fast to slow decay over the channels."""
+    """A window ``exp(-t |delta|) + shift``, from fast to slow decay over the channels."""
 
     deltas: Tensor
 
@@ -62,7 +62,7 @@ class ExponentialModulation(nn.Module):
 
 
 class HyenaFilter(nn.Module):
-    """Kernels h(t) = MLP(embedding(t)) (exp(-t |delta|) + shift) with sine activations.
+    """Kernels ``h(t) = MLP(embedding(t)) (exp(-t |delta|) + shift)`` with sine activations.
 
     The parameters have the names of the authors' standalone implementation.
 

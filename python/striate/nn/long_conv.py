@@ -14,7 +14,7 @@ from ..ops import depthwise_conv1d, fft_conv1d
 class LongConv(nn.Module):
     """A causal or two-sided depthwise convolution whose kernel is a parameter of full length, with a skip term.
 
-    The kernel is k = sign(w) relu(|w| - squash) with dropout (Fu et al. 2023, arXiv 2302.06646, section 3.2), and
+    The kernel is ``k = sign(w) relu(|w| - squash)`` with dropout (Fu et al. 2023, arXiv 2302.06646, section 3.2), and
     y = k * x + skip x, in the order of FIR filters: ``weight[:, 0]`` meets the current sample.
 
     Args:

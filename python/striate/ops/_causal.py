@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._call import call, words
+from . import _composed
 from ._convolution import (
     _bias_gradient,
     _empty_like_layout,
@@ -187,6 +188,7 @@ causal: Callable[..., Tensor] = family.add(
         tangent=_tangent,
         fold=_fold,
         cpu=_cpu,
+        cuda=_composed.causal,
     )
 )
 
@@ -209,5 +211,6 @@ if not torch._C._dispatch_has_kernel("striate::causal_update"):
     )
     torch.library.register_fake("striate::causal_update", lambda x, *_: x.new_empty(x.shape), lib=_library)
     _library.impl("causal_update", _update, "CPU")
+    _library.impl("causal_update", _composed.causal_update, "CUDA")
 
 update: Callable[..., Tensor] = torch.ops.striate.causal_update.default

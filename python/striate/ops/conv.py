@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from .._listen import leave_to_torch
 from . import _torch_row
 from ._convolution import conv as _conv
 from ._convolution import conv_grad_input as _conv_grad_input
@@ -240,6 +241,7 @@ def _general(
     transformed = _compiling() and _functorch_active()  # Dynamo traces no custom Function inside a transform
     unfit = plan.dense and (_any_autocast() or not input.is_contiguous())
     if not plan.raw or transformed or unfit:
+        leave_to_torch(plan.why or "not depthwise, and input is not contiguous")
         return _through_torch(call, plan, input, weight, bias, options)
     device = input.device.type
     if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):

@@ -1,6 +1,7 @@
 //! Operations that are not convolutions, called from Python with the addresses, sizes and strides of their tensors.
 
 use crate::launch::{Failure, guarded, lend_from_heap};
+use crate::listen::{Heard, tell};
 use crate::memory::expect_writes;
 use crate::own_pool::OwnPool;
 use crate::planning::alone;
@@ -8,7 +9,6 @@ use crate::torch::lend_from_torch;
 use crate::torch_pool::with_pool;
 use crate::torch_stable::loaded;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use striate_core::{Arguments, DType, Pool, Request, Settings, Signature, Tensor, TensorMut};
 use striate_plan::Chosen;
 
@@ -81,8 +81,12 @@ impl Tensors {
 }
 
 fn choose(request: &Request<'_>) -> Result<Chosen, Failure> {
-    let _alone = alone();
-    striate_plan::operation(request).map_err(Failure::Input)
+    let chosen = {
+        let _alone = alone();
+        striate_plan::operation(request).map_err(Failure::Input)?
+    };
+    tell(|| Heard::operation(request, &chosen));
+    Ok(chosen)
 }
 
 /// Runs an operation on tensors of `(address, dtype, sizes, strides)`, the caller answers for them, and returns the
@@ -126,26 +130,4 @@ pub fn call(
             Ok(row.name)
         })
     })?)
-}
-
-/// Which row an operation on such tensors would run on, why the rows before it refused, and its workspace in bytes.
-#[pyfunction]
-#[allow(clippy::needless_pass_by_value)] // Extracted from Python as owned values.
-pub fn explain_call<'py>(
-    py: Python<'py>,
-    op: &str,
-    settings: &str,
-    operands: Vec<Option<Given>>,
-    results: Vec<Given>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let entry = PyDict::new(py);
-    let tensors = Tensors::new(&operands, &results).map_err(Failure::Input)?;
-    let request = tensors.request(op, settings);
-    let Chosen { row, refusals } = guarded(|| choose(&request))?;
-    let width = loaded().map_or(1, |shim| shim.threads());
-    entry.set_item("problem", request.to_string())?;
-    entry.set_item("row", row.name)?;
-    entry.set_item("refusals", refusals)?;
-    entry.set_item("workspace", (row.workspace)(&request, width))?;
-    Ok(entry)
 }

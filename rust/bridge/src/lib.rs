@@ -6,6 +6,7 @@ mod capi;
 mod cuda;
 mod handles;
 mod launch;
+mod listen;
 mod memory;
 mod own_pool;
 mod planning;

@@ -19,6 +19,7 @@ mod operations;
 mod pool;
 mod pool_index;
 mod produce;
+mod sheets;
 mod tiling;
 mod weigh;
 mod weights;

@@ -9,6 +9,8 @@ mod driver;
 mod headers;
 mod library;
 mod table;
+mod toeplitz;
+mod toeplitz_weigh;
 
 pub use compiler::{Compiled, Compiler, compiler};
 pub use driver::{Addresses, Driver, driver, machine_code};
