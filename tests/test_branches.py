@@ -141,7 +141,7 @@ def test_derivatives(form: str) -> None:
         assert torch.allclose(mine.squeeze(1), right)
     op = torch.ops.striate.branches.default
     torch.library.opcheck(
-        op, (x.detach(), [first.detach(), second.detach()][:1], [None], [1, 0], [1, 1], form)
+        op, (x.detach(), [first.detach(), second.detach()][:1], [None], [1, 0], [1, 1], form, 0)
     )
     with FlopCounterMode(display=False) as together:
         run(*(tensor.detach() for tensor in inputs))

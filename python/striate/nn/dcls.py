@@ -85,11 +85,14 @@ class _Dcls(BuiltConv):
 
     def kernel(self) -> Tensor:
         """The dense kernel ``[O, I/g, *K]`` of :func:`striate.dcls_kernel`."""
+        return self._built(self.dilated_kernel_size)
+
+    def _built(self, size: tuple[int, ...]) -> Tensor:
         return _ops.dcls_kernel(
             self.weight,
             self.P,
             self.SIG,
-            dilated_kernel_size=self.dilated_kernel_size,
+            dilated_kernel_size=size,
             version=self.version,
             reference_slips=self.reference_slips,
         )
@@ -99,7 +102,25 @@ class _Dcls(BuiltConv):
         return f"{super().extra_repr()}, kernel_count={self.kernel_count}, version={self.version!r}"
 
 
+def _idle(map_size: int, kernel: int, padding: int, stride: int) -> int:
+    """Rows of a kernel, as many on either side, that meet nothing but padding at every output position."""
+    last = (map_size + 2 * padding - kernel) // stride * stride  # where the last output position starts
+    return 0 if last < 0 else max(0, min(padding - last, kernel - padding - map_size))
+
+
 class _DclsNd(_Dcls):
+    def _met(self, input: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
+        # Without a sum over the whole grid, a smaller grid of the same centre holds the same numbers.
+        whole = self.version != "v0" or self.reference_slips
+        if whole or isinstance(self.padding, str) or input.dim() <= self.rank:
+            return super()._met(input)
+        axes = zip(input.shape[-self.rank :], self.kernel_size, self.padding, self.stride, strict=True)
+        idle = [_idle(*axis) for axis in axes]
+        if not any(idle):
+            return super()._met(input)
+        size = tuple(k - 2 * n for k, n in zip(self.kernel_size, idle, strict=True))
+        return self._built(size), tuple(p - n for p, n in zip(self.padding, idle, strict=True))
+
     def __init__(
         self,
         in_channels: int,

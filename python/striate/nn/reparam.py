@@ -304,10 +304,14 @@ class CrossConv2d(torch.nn.Module):
     Args:
         tall, wide: (kernel ``[C, 1, kh, kw]``, rows before the output position, columns before it).
         bias: ``[C]``.
+        grain: above 0, many blocks of so many neighbouring taps are zero and are left out.
     """
 
-    def __init__(self, tall: tuple[Tensor, int, int], wide: tuple[Tensor, int, int], bias: Tensor) -> None:
+    def __init__(
+        self, tall: tuple[Tensor, int, int], wide: tuple[Tensor, int, int], bias: Tensor, grain: int = 0
+    ) -> None:
         super().__init__()
+        self.grain = grain
         self.starts = {"tall": tall[1:], "wide": wide[1:]}
         self.tall, self.wide = torch.nn.Parameter(tall[0]), torch.nn.Parameter(wide[0])
         self.bias = torch.nn.Parameter(bias)
@@ -316,7 +320,7 @@ class CrossConv2d(torch.nn.Module):
         """``[N, C, H, W]`` to the same size."""
         tall = _branches.Branch(self.tall, self.bias, self.starts["tall"], (1, 1))
         wide = _branches.Branch(self.wide, None, self.starts["wide"], (1, 1))
-        return _branches.total(input, (tall, wide))
+        return _branches.total(input, (tall, wide), self.grain)
 
     def dense_kernel(self) -> Tensor:
         """``[C, 1, K, K]`` with K odd: the same operator as one kernel, to be padded by K // 2."""

@@ -49,14 +49,18 @@ def centred(weight: Tensor, bias: Maybe = None, dilation: Ints | None = None) ->
     return Branch(weight, bias, low, steps)
 
 
-def each(x: Tensor, branches: Sequence[Branch]) -> tuple[Tensor, ...]:
-    """The result of every branch, all of which see all channels of x ``[N, C, ...]``."""
-    return _run("each", x, branches)
+def each(x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
+    """The result of every branch, all of which see all channels of x ``[N, C, ...]``.
+
+    A ``grain`` above 0 says that many blocks of so many neighbouring taps are zero: on maps of more than 32 columns
+    they are left out of the forward pass and of the gradient of x, where not even an infinite input meets them.
+    """
+    return _run("each", x, branches, grain)
 
 
-def total(x: Tensor, branches: Sequence[Branch]) -> Tensor:
+def total(x: Tensor, branches: Sequence[Branch], grain: int = 0) -> Tensor:
     """The sum of the results of :func:`each`."""
-    return _run("sum", x, branches)[0]
+    return _run("sum", x, branches, grain)[0]
 
 
 def split(x: Tensor, branches: Sequence[Branch]) -> Tensor:
@@ -64,17 +68,22 @@ def split(x: Tensor, branches: Sequence[Branch]) -> Tensor:
     return _run("split", x, branches)[0]
 
 
-def _run(form: str, x: Tensor, branches: Sequence[Branch]) -> tuple[Tensor, ...]:
+# Columns up to which vectors of channels are as fast with all blocks as vectors of columns without a third of them.
+_NARROW = 32
+
+
+def _run(form: str, x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
     if not _together(x, branches):
         return _apart(form, x, branches)
+    grain = grain if x.shape[-1] > _NARROW else 0
     low = [part for branch in branches for part in branch.low]
     dilation = [part for branch in branches for part in branch.dilation]
     parameters = (*(branch.weight for branch in branches), *(branch.bias for branch in branches))
     if torch.is_grad_enabled() and torch._C._any_requires_grad(x, *parameters):
-        made: tuple[Tensor, ...] = _Branches.apply(form, low, dilation, x, *parameters)
+        made: tuple[Tensor, ...] = _Branches.apply((low, dilation, form, grain), x, *parameters)
         return made
     count = len(branches)
-    return tuple(_forward(x, parameters[:count], parameters[count:], low, dilation, form))
+    return tuple(_forward(x, parameters[:count], parameters[count:], low, dilation, form, grain))
 
 
 def _together(x: Tensor, branches: Sequence[Branch]) -> bool:
@@ -130,29 +139,29 @@ def _alone(x: Tensor, branch: Branch) -> Tensor:
 
 class _Branches(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, form: str, low: list[int], dilation: list[int], x: Tensor, *parameters: Any) -> Any:
+    def forward(ctx: Any, statics: tuple[Any, ...], x: Tensor, *parameters: Any) -> Any:
         ctx.save_for_backward(x, *parameters)
-        ctx.statics = (low, dilation, form)
+        ctx.statics = statics
         count = len(parameters) // 2
-        return tuple(_forward(x, parameters[:count], parameters[count:], low, dilation, form))
+        return tuple(_forward(x, parameters[:count], parameters[count:], *statics))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, *parameters = ctx.saved_tensors
-        low, dilation, form = ctx.statics
+        low, dilation, form, grain = ctx.statics
         if torch.is_grad_enabled():
-            return (None, None, None, *_again(form, x, parameters, (low, dilation), (ctx, grads)))
+            return (None, *_again(form, x, parameters, (low, dilation), (ctx, grads)))
         count = len(parameters) // 2
         weights, dense_grads = parameters[:count], [dense(grad) for grad in grads]
-        wanted = ctx.needs_input_grad[3:]
-        dx = _grad_input(dense_grads, weights, low, dilation, form) if wanted[0] else None
+        wanted = ctx.needs_input_grad[1:]
+        dx = _grad_input(dense_grads, weights, low, dilation, form, grain) if wanted[0] else None
         found: list[Maybe] = [None] * len(parameters)
         if any(wanted[1:]):
             bias = any(wanted[1 + count :])
             made = _grad_weight(dense_grads, x, weights, bias, low, dilation, form)
             found = [gradient if want else None for gradient, want in zip(made, wanted[1:], strict=False)]
             found += [None] * (2 * count - len(found))
-        return (None, None, None, dx, *found)
+        return (None, dx, *found)
 
 
 def _again(
@@ -165,7 +174,7 @@ def _again(
     low, dilation = ([tuple(axis[i * rank : (i + 1) * rank]) for i in range(count)] for axis in axes)
     branches = [Branch(parameters[i], parameters[count + i], low[i], dilation[i]) for i in range(count)]  # type: ignore[arg-type]
     inputs = [x, *parameters]
-    chosen = [i for i, want in enumerate(ctx.needs_input_grad[3:]) if want]
+    chosen = [i for i, want in enumerate(ctx.needs_input_grad[1:]) if want]
     made = _apart(form, x, branches)
     wanted: list[Any] = [inputs[i] for i in chosen]
     found = torch.autograd.grad(made, wanted, grads, create_graph=True)
@@ -180,48 +189,60 @@ def _ends(form: str, count: int) -> int:
 
 
 @functools.lru_cache(maxsize=4096)
-def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...]) -> str:
-    return words(form=form, low=low, dilation=dilation) + " pass=" + run
+def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...], grain: int) -> str:
+    return words(form=form, low=low, dilation=dilation, grain=grain) + " pass=" + run
 
 
-def _settings(run: str, form: str, low: Ints, dilation: Ints) -> str:
-    return _words(run, form, tuple(low), tuple(dilation))
+def _settings(run: str, form: str, low: Ints, dilation: Ints, grain: int = 0) -> str:
+    return _words(run, form, tuple(low), tuple(dilation), grain)
 
 
 def _cpu_forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], low: Ints, dilation: Ints, form: str
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Maybe],
+    low: Ints,
+    dilation: Ints,
+    form: str,
+    grain: int,
 ) -> list[Tensor]:
     if form == "sum" and x.dtype in _HALVES:
         wide = [None if b is None else b.float() for b in biases]
-        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, low, dilation, form)
+        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, low, dilation, form, grain)
         return [y.to(x.dtype) for y in made]
-    results = _fake_forward(x, weights, biases, low, dilation, form)
+    results = _fake_forward(x, weights, biases, low, dilation, form, grain)
     operands = (dense(x), *map(dense, weights), *(None if b is None else dense(b) for b in biases))
-    call("branches", _settings("fwd", form, low, dilation), operands, results)
+    call("branches", _settings("fwd", form, low, dilation, grain), operands, results)
     return results
 
 
 def _fake_forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], low: Ints, dilation: Ints, form: str
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Maybe],
+    low: Ints,
+    dilation: Ints,
+    form: str,
+    grain: int,
 ) -> list[Tensor]:
     return [x.new_empty(x.shape) for _ in range(_ends(form, len(weights)))]
 
 
 def _cpu_grad_input(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str
+    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
 ) -> Tensor:
     first = grads[0]
     if form != "split" and first.dtype in _HALVES:
         wide = [g.float() for g in grads], [w.float() for w in weights]
-        return _cpu_grad_input(*wide, low, dilation, form).to(first.dtype)
+        return _cpu_grad_input(*wide, low, dilation, form, grain).to(first.dtype)
     result = first.new_empty(first.shape)
     operands = (*map(dense, grads), *map(dense, weights))
-    call("branches", _settings("dx", form, low, dilation), operands, (result,))
+    call("branches", _settings("dx", form, low, dilation, grain), operands, (result,))
     return result
 
 
 def _fake_grad_input(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str
+    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
 ) -> Tensor:
     return grads[0].new_empty(grads[0].shape)
 
@@ -259,24 +280,24 @@ def _flops(map_shape: Ints, weights: Sequence[Ints]) -> int:
 
 
 _family = Family("striate")
-_AXES = "int[] low, int[] dilation, str form)"
+_AXES = "int[] low, int[] dilation, str form"
 _family.define(
     "branches",
-    f"(Tensor x, Tensor[] weights, Tensor?[] biases, {_AXES} -> Tensor[]",
+    f"(Tensor x, Tensor[] weights, Tensor?[] biases, {_AXES}, int grain) -> Tensor[]",
     _fake_forward,
     {"CPU": _cpu_forward, "CUDA": _composed_branches.forward},
     lambda x, weights, *_, **__: _flops(x, weights),
 )
 _family.define(
     "branches_grad_input",
-    f"(Tensor[] grads, Tensor[] weights, {_AXES} -> Tensor",
+    f"(Tensor[] grads, Tensor[] weights, {_AXES}, int grain) -> Tensor",
     _fake_grad_input,
     {"CPU": _cpu_grad_input, "CUDA": _composed_branches.grad_input},
     lambda grads, weights, *_, **__: _flops(grads[0], weights),
 )
 _family.define(
     "branches_grad_weight",
-    f"(Tensor[] grads, Tensor x, Tensor[] weights, bool bias, {_AXES} -> Tensor[]",
+    f"(Tensor[] grads, Tensor x, Tensor[] weights, bool bias, {_AXES}) -> Tensor[]",
     _fake_grad_weight,
     {"CPU": _cpu_grad_weight, "CUDA": _composed_branches.grad_weight},
     lambda grads, x, weights, *_, **__: _flops(x, weights),

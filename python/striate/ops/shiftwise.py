@@ -86,7 +86,7 @@ def strips(
 
 
 def shiftwise_conv2d(
-    x: Tensor, weights: Tensor, *, big_kernel: int, permutations: Permutations
+    x: Tensor, weights: Tensor, *, big_kernel: int, permutations: Permutations, sparse: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The three sums of shifted small convolutions that replace a large kernel, as (H, V, I).
 
@@ -106,16 +106,20 @@ def shiftwise_conv2d(
         weights: ``[N_path, C * nk, 1, s, s]``; map j of channel c is filter ``c * nk + j``.
         big_kernel: K, at least s.
         permutations: for C channels and nk slots; :func:`shiftwise_permutations` makes the published ones.
+        sparse: many small filters are zero. Blocks of a strip that are zero in all paths and repetitions are left
+            out of the forward pass and of the gradient of x; one repetition leaves out as many blocks as filters
+            are zero, four independent ones hardly any.
 
     Returns:
         Three tensors of the shape of x, differentiable any number of times in x and weights.
 
     Raises:
         RuntimeError: shapes that do not fit each other.
-        ValueError: a small kernel that is even, or a big_kernel smaller than it.
+        ValueError: a big_kernel smaller than the small one.
     """
     _check(x, weights, big_kernel, permutations)
-    wide, tall, square = _branches.each(x, strips(shiftwise_strips(weights, permutations), big_kernel))
+    branches = strips(shiftwise_strips(weights, permutations), big_kernel)
+    wide, tall, square = _branches.each(x, branches, weights.shape[-1] if sparse else 0)
     return wide, tall, square
 
 
@@ -127,8 +131,6 @@ def _check(x: Tensor, weights: Tensor, big_kernel: int, permutations: Permutatio
             f"got {list(x.shape)} and {list(weights.shape)}"
         )
     channels, small = x.shape[1], weights.shape[-1]
-    if small % 2 == 0:
-        raise ValueError(f"weights: expected small kernels of odd size, got {small}")
     if big_kernel < small:
         raise ValueError(f"big_kernel: expected at least the small kernel {small}, got {big_kernel}")
     slots = math.ceil(big_kernel / small)

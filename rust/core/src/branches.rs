@@ -2,7 +2,8 @@
 //! checked against the tensors.
 //!
 //! Settings are `pass` (`fwd`, `dx`, `dw`), `form`, and per branch one entry per axis of `low`, the padding before the
-//! first position, and of `dilation`. Strides are 1 and every branch keeps the size of the maps. Of B branches
+//! first position, and of `dilation`, and one `grain`: 0, or the size of the blocks of taps along every axis of which
+//! many are zero and to be left out. Strides are 1 and every branch keeps the size of the maps. Of B branches
 //!
 //! * a forward pass reads x, B weights `[c, 1, k...]` and B biases (or none) and writes the results,
 //! * an input gradient reads the gradients of the results and the B weights and writes the gradient of x,
@@ -55,6 +56,8 @@ pub struct Branches {
     pub branches: Vec<Branch>,
     /// Whether bias gradients are asked for.
     pub biases: bool,
+    /// Size of blocks of taps of which many are zero, if any.
+    pub grain: Option<usize>,
 }
 
 fn demand(holds: bool, why: impl FnOnce() -> Why) -> Result<(), Why> {
@@ -93,6 +96,7 @@ impl Branches {
             channels,
             plane,
             branches: Vec::new(),
+            grain: usize::try_from(settings.integer("grain")?).ok().filter(|&grain| grain > 0),
             biases: pass == Pass::Dw && request.results.len() == 2 * (entries / rank),
         };
         let weights = made.tensors(request, entries / rank)?;

@@ -53,9 +53,9 @@ fn work(request: &Request<'_>) -> f64 {
     })
 }
 
-/// The lanes that a branch would have alone.
-fn lanes<I: Every>(problem: &Problem) -> Lanes {
-    if channels::<I>(problem).is_ok() { Lanes::Channels } else { Lanes::Width }
+/// The lanes that a branch would have alone; where taps are left out, each channel leaves out others.
+fn lanes<I: Every>(of: &Branches, problem: &Problem) -> Lanes {
+    if of.grain.is_none() && channels::<I>(problem).is_ok() { Lanes::Channels } else { Lanes::Width }
 }
 
 fn maps<S: Scalar, I: Every + Convert<S>>(of: &Branches, isa: I) -> Arc<Maps<S, I>> {

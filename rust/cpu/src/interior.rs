@@ -87,6 +87,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
             start: Start::Vector(start),
             others: Mode::Pixels(2).clip(tracks, [0; 3], [0, row], self.correlation.others()),
             lanes: usize::MAX,
+            live: None,
             dst,
         };
         self.correlation.run(isa, job);

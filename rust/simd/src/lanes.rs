@@ -20,6 +20,10 @@ pub trait Real: Accumulator + Sub<Output = Self> + Div<Output = Self> + Neg<Outp
     const ONE: Self;
     /// Without its sign.
     fn magnitude(self) -> Self;
+    /// The largest whole number not above it.
+    fn floor(self) -> Self;
+    /// A whole number from 0 to 2^23 - 1 as an index, from its bits: a conversion that saturates stops the compiler.
+    fn index(self) -> i32;
     /// Below this, e to the power of a number is subnormal.
     const LOWEST: Self;
     /// 1 for positive numbers, otherwise 0: to be multiplied with, where a branch would stop the compiler.
@@ -35,7 +39,7 @@ pub trait Real: Accumulator + Sub<Output = Self> + Div<Output = Self> + Neg<Outp
 }
 
 macro_rules! real {
-    ($name:ident, $lowest:literal) => {
+    ($name:ident, $lowest:literal, $whole:literal) => {
         impl Real for $name {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -44,12 +48,28 @@ macro_rules! real {
             fn magnitude(self) -> Self {
                 self.abs()
             }
+            #[inline(always)]
+            fn floor(self) -> Self {
+                <$name>::floor(self)
+            }
+            #[inline(always)]
+            fn index(self) -> i32 {
+                ((self + $whole).to_bits() & 0x7f_ffff) as i32
+            }
         }
     };
 }
 
-real!(f32, -87.0);
-real!(f64, -708.0);
+real!(f32, -87.0, 8_388_608.0);
+real!(f64, -708.0, 4_503_599_627_370_496.0);
+
+/// The products of lanes, as one vector operation.
+#[inline(always)]
+pub fn product<A: Real, I: Simd<A>>(isa: I, a: &Lane<A>, b: &Lane<A>) -> Lane<A> {
+    let mut made = [A::ZERO; LANES];
+    add_product(isa, &mut made, a, b);
+    made
+}
 
 /// `f` of every lane.
 #[inline(always)]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from importlib import import_module
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -169,9 +169,38 @@ def _inception(spec: Spec) -> Contest:
     return Contest(calls, (x,), _exact(layer), macs, rounding(spec, terms), layer=True)
 
 
+class _DenseCross(nn.Module):
+    """A merged shift-wise layer as one cross-shaped kernel in torch's convolution."""
+
+    def __init__(self, layer: striate.nn.CrossConv2d) -> None:
+        super().__init__()
+        self.kernel, self.bias = layer.dense_kernel().detach(), layer.bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same numbers as the layer."""
+        kernel, bias = self.kernel.to(x.dtype), self.bias.to(x.dtype)
+        return F.conv2d(x, kernel, bias, padding=kernel.shape[-1] // 2, groups=len(kernel))
+
+
+def _masked(spec: Spec) -> Contest:
+    """Three in ten small filters taken out of one repetition; ``plain`` computes them all the same."""
+    batch, channels, big = spec.one("n"), spec.one("c"), spec.one("k")
+    layer = striate.nn.ShiftwiseConv2d(channels, big, n_rep=1).eval()
+    layer.set_mask((torch.rand(channels * layer.permutations.horizontal.shape[-1], 1, 1, 1) < 0.7).float())
+    merged, every = (layer.merged().to(spec.device, spec.dtype) for _ in range(2))
+    every.grain = 0  # type: ignore[assignment]
+    x = draw(spec, batch, channels, *spec["i"])
+    taps = 2 * big * layer.small_kernel
+    macs = batch * channels * prod(spec["i"]) * taps
+    terms = taps if spec.pass_ == "fwd" else taps + batch * prod(spec["i"])
+    exact = _DenseCross(cast(striate.nn.CrossConv2d, every))
+    return Contest({"striate": merged, "plain": every}, (x,), exact, macs, rounding(spec, terms), layer=True)
+
+
 OPS = {
     "dcls_kernel": Op(("g", "m", "k"), _construct),
     "Dcls2d": Op(("n", "c", "i", "m", "k"), _learned),
     "ShiftwiseConv2d": Op(("n", "c", "i", "k"), _shiftwise),
+    "CrossConv2d": Op(("n", "c", "i", "k"), _masked),
     "InceptionDWConv2d": Op(("n", "c", "i"), _inception),
 }

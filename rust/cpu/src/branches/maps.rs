@@ -3,7 +3,7 @@
 use super::{adds, lanes};
 use crate::frame::Lanes;
 use crate::produce::Produce;
-use crate::produce::placed::Prepared;
+use crate::produce::placed::Packed;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use striate_core::branches::{Branches, Form};
@@ -39,7 +39,7 @@ pub struct Maps<S: Scalar, I> {
 
 impl<S: Scalar, I: Every + Convert<S>> Maps<S, I> {
     pub fn new(of: &Branches, isa: I) -> Self {
-        let chosen: Vec<Lanes> = of.branches.iter().map(|branch| lanes::<I>(&branch.problem)).collect();
+        let chosen: Vec<Lanes> = of.branches.iter().map(|branch| lanes::<I>(of, &branch.problem)).collect();
         let narrow = (of.batch * of.channels / TASKS).clamp(1, CHUNK);
         let chunk = if chosen.contains(&Lanes::Channels) { CHUNK } else { narrow };
         let sample = of.channels * of.plane;
@@ -47,7 +47,9 @@ impl<S: Scalar, I: Every + Convert<S>> Maps<S, I> {
             .branches
             .iter()
             .zip(chosen)
-            .map(|(branch, lanes)| Produce::placed(&branch.problem, lanes, isa, sample, chunk))
+            .map(|(branch, lanes)| {
+                Produce::placed(&branch.problem, lanes, isa, (sample, chunk), of.grain.unwrap_or(usize::MAX))
+            })
             .collect();
         let starts = of.branches.iter().map(|branch| branch.first * of.plane).collect();
         let scratch = programs.iter().map(Produce::piece_scratch).max().unwrap_or(0);
@@ -110,6 +112,10 @@ impl<S: Scalar, I: Every + Convert<S>> Maps<S, I> {
             let bias = operands.get(ends + self.programs.len() + b).copied().flatten();
             prepared.push(program.prepare((weight, bias), mine, pool));
         }
+        let live: Vec<_> = self.programs.iter().zip(&prepared).map(|(p, made)| of.grain.and(p.live(*made))).collect();
+        for (made, live) in prepared.iter_mut().zip(&live) {
+            made.live = live.as_deref();
+        }
         let outs = shared(results.into_iter().map(|result| result.typed::<S>().data).collect(), &self.tasks);
         let slots: Vec<Mutex<_>> =
             pieces_of(scratch, pool.width()).zip(pieces_of(added, pool.width())).map(Mutex::new).collect();
@@ -128,7 +134,7 @@ impl<S: Scalar, I: Every + Convert<S>> Maps<S, I> {
         &self,
         isa: I,
         piece: &Piece,
-        (sources, prepared): (&[&[S]], &[Prepared<'_, S::Acc>]),
+        (sources, prepared): (&[&[S]], &[Packed<'_, S::Acc>]),
         (out, scratch, added): (&mut [S], &mut [S::Acc], &mut [S]),
     ) {
         if piece.from.is_empty() {

@@ -41,7 +41,7 @@ impl<S: Scalar, I: Every + Convert<S>> Taps<S, I> {
     pub fn new(of: &Branches, isa: I) -> Self {
         let sample = of.channels * of.plane;
         let compile = |branch: &striate_core::branches::Branch| {
-            Weigh::placed(&branch.problem, lanes::<I>(&branch.problem), isa, sample)
+            Weigh::placed(&branch.problem, lanes::<I>(of, &branch.problem), isa, sample)
         };
         let programs: Vec<Weigh<S, I>> = of.branches.iter().map(compile).collect();
         let mut blocks = Vec::new();

@@ -5,18 +5,22 @@
 use super::{Block, Given};
 use striate_core::Spacings;
 use striate_core::spacings::{EPSILON, Profile};
-use striate_simd::lanes::{LANES, Lane, Real, map, zip};
-use striate_simd::{Maths, Task};
+use striate_simd::lanes::{LANES, Lane, Real, add_product, map, product, zip};
+use striate_simd::{Maths, Simd, Task};
 
 /// Whether the profiles of a request reach no farther.
 pub fn suffice(s: &Spacings) -> bool {
-    s.profile == Profile::Scatter || s.profile == Profile::Triangle && !s.spread && s.base == 1.0
+    let near = s.profile == Profile::Scatter || s.profile == Profile::Triangle && !s.spread && s.base == 1.0;
+    near && s.volume() < 1 << 23
 }
+
+/// Numbers of grid points.
+type Points = [i32; LANES];
 
 /// Two neighbouring grid points of one axis: their numbers, profiles and slopes, zero where they lie off the grid.
 #[derive(Clone, Copy)]
 struct Pair<A> {
-    at: [[usize; LANES]; 2],
+    at: [Points; 2],
     value: [Lane<A>; 2],
     slope: [Lane<A>; 2],
 }
@@ -26,30 +30,31 @@ impl<A: Real> Pair<A> {
     const WHOLE: Pair<A> =
         Pair { at: [[0; LANES]; 2], value: [[A::ONE; LANES], [A::ZERO; LANES]], slope: [[A::ZERO; LANES]; 2] };
 
+    /// Without a branch, so that sixteen elements are one vector.
     #[inline(always)]
     fn around(centre: &Lane<A>, size: usize, scatter: bool) -> Pair<A> {
         let mut made = Pair::<A>::WHOLE;
-        for (lane, &centre) in centre.iter().enumerate() {
-            let low = centre.to_f64().floor();
-            for side in 0..2 {
-                let point = low + side as f64;
-                let on_grid = point >= 0.0 && point < size as f64;
-                let inside = if on_grid { A::ONE } else { A::ZERO };
-                let distance = A::from_f64(point) - centre;
-                let kink = if scatter { A::ONE } else { (A::ONE - distance.magnitude()).step() };
-                let away = match (scatter, side) {
-                    (true, 0) => -A::ONE,
-                    (true, _) => A::ONE,
-                    _ => distance.sign() * kink,
-                };
-                made.at[side][lane] = if on_grid { point as usize } else { 0 };
-                made.value[side][lane] = (A::ONE - distance.magnitude()) * inside;
-                made.slope[side][lane] = away * inside;
+        let end = A::from_f64(size as f64);
+        let low = map(centre, A::floor);
+        for side in 0..2 {
+            let point = map(&low, |low| if side == 0 { low } else { low + A::ONE });
+            let inside = map(&point, |point| (point + A::ONE).step() * (end - point).step());
+            let distance = zip(&point, centre, |point, centre| point - centre);
+            for (at, (point, inside)) in made.at[side].iter_mut().zip(point.into_iter().zip(inside)) {
+                *at = if inside > A::ZERO { point.index() } else { 0 };
             }
+            let away = match (scatter, side) {
+                (true, 0) => [-A::ONE; LANES],
+                (true, _) => [A::ONE; LANES],
+                _ => map(&distance, |d| d.sign() * (A::ONE - d.magnitude()).step()),
+            };
+            made.value[side] = zip(&distance, &inside, |d, inside| (A::ONE - d.magnitude()) * inside);
+            made.slope[side] = zip(&away, &inside, |away, inside| away * inside);
         }
         made
     }
 
+    #[inline(always)]
     fn sum(of: &[Lane<A>; 2]) -> Lane<A> {
         zip(&of[0], &of[1], |a, b| a + b)
     }
@@ -71,9 +76,13 @@ impl<A: Real> Elements<A> {
     fn new(s: &Spacings, given: &Given<'_, A>, filter: usize, first: usize) -> Elements<A> {
         let live = (s.elements - first).min(LANES);
         let load = |from: &[A], row: usize| {
-            let mut lanes = [A::ZERO; LANES];
-            lanes[..live].copy_from_slice(&from[(row * s.filters + filter) * s.elements + first..][..live]);
-            lanes
+            let from = &from[(row * s.filters + filter) * s.elements + first..][..live];
+            // A whole vector where there is one: a copy of some numbers is a call.
+            from.first_chunk().copied().unwrap_or_else(|| {
+                let mut lanes = [A::ZERO; LANES];
+                lanes[..live].copy_from_slice(from);
+                lanes
+            })
         };
         let scatter = s.profile == Profile::Scatter;
         let (mut axes, mut reach) = ([Pair::WHOLE; 3], [1; 3]);
@@ -100,11 +109,12 @@ impl<A: Real> Elements<A> {
 
     /// The grid points of a corner.
     #[inline(always)]
-    fn points(&self, s: &Spacings, sides: [usize; 3]) -> [usize; LANES] {
+    fn points(&self, s: &Spacings, sides: [usize; 3]) -> Points {
+        let [_, rows, columns] = s.size.map(|size| size as i32);
+        let [a, b, c] = [0, 1, 2].map(|axis: usize| &self.axes[axis].at[sides[axis]]);
         let mut points = [0; LANES];
         for (lane, point) in points.iter_mut().enumerate() {
-            let [a, b, c] = [0, 1, 2].map(|axis: usize| self.axes[axis].at[sides[axis]][lane]);
-            *point = (a * s.size[1] + b) * s.size[2] + c;
+            *point = (a[lane] * rows + b[lane]) * columns + c[lane];
         }
         points
     }
@@ -116,7 +126,7 @@ pub struct Build<'a, A>(pub Block<'a, A>);
 impl<A: Real, I: Maths<A>> Task<I> for Build<'_, A> {
     type Out = ();
     #[inline(always)]
-    fn call(self, _isa: I) {
+    fn call(self, isa: I) {
         let Block { spacings: s, given, first, out, .. } = self.0;
         out.fill(A::ZERO);
         for (filter, grid) in out.chunks_exact_mut(s.volume()).enumerate() {
@@ -127,10 +137,10 @@ impl<A: Real, I: Maths<A>> Task<I> for Build<'_, A> {
                     let Some(sides) = elements.sides(corner) else { continue };
                     let mut share = scaled;
                     for (pair, side) in elements.axes.iter().zip(sides) {
-                        share = zip(&share, &pair.value[side], |a, b| a * b);
+                        share = product(isa, &share, &pair.value[side]);
                     }
                     for (point, share) in elements.points(s, sides).into_iter().zip(share).take(elements.live) {
-                        grid[point] += share;
+                        grid[point as usize] += share;
                     }
                 }
             }
@@ -144,13 +154,13 @@ pub struct Differentiate<'a, A>(pub Block<'a, A>);
 impl<A: Real, I: Maths<A>> Task<I> for Differentiate<'_, A> {
     type Out = ();
     #[inline(always)]
-    fn call(self, _isa: I) {
+    fn call(self, isa: I) {
         let Block { spacings: s, given, first, out, .. } = self.0;
         for (filter, out) in out.chunks_exact_mut(s.gradients() * s.elements).enumerate() {
             let grid = &given.upstream[(first + filter) * s.volume()..][..s.volume()];
             for element in (0..s.elements).step_by(LANES) {
                 let elements = Elements::new(s, &given, first + filter, element);
-                let (mean, by) = elements.slopes(s, grid);
+                let (mean, by) = elements.slopes(isa, s, grid);
                 let mut write = |kind: usize, lanes: &Lane<A>| {
                     let to = &mut out[kind * s.elements + element..][..elements.live];
                     to.copy_from_slice(&lanes[..elements.live]);
@@ -168,24 +178,23 @@ impl<A: Real, I: Maths<A>> Task<I> for Differentiate<'_, A> {
 impl<A: Real> Elements<A> {
     /// A / Z, and T - A / Z x the derivative of Z along every axis, with the names of `gradient`.
     #[inline(always)]
-    fn slopes(&self, s: &Spacings, grid: &[A]) -> (Lane<A>, [Lane<A>; 3]) {
+    fn slopes<I: Simd<A>>(&self, isa: I, s: &Spacings, grid: &[A]) -> (Lane<A>, [Lane<A>; 3]) {
         let mut sum = [A::ZERO; LANES];
         let mut by = [[A::ZERO; LANES]; 3];
         for corner in 0..8 {
             let Some(sides) = self.sides(corner) else { continue };
             let mut upstream = [A::ZERO; LANES];
             for (g, point) in upstream.iter_mut().zip(self.points(s, sides)) {
-                *g = grid[point];
+                *g = grid[point as usize];
             }
-            let value = [0, 1, 2].map(|axis: usize| &self.axes[axis].value[sides[axis]]);
+            let [a, b, c] = [0, 1, 2].map(|axis: usize| &self.axes[axis].value[sides[axis]]);
             let slope = [0, 1, 2].map(|axis: usize| &self.axes[axis].slope[sides[axis]]);
-            for lane in 0..LANES {
-                let [g, a, b, c] = [upstream[lane], value[0][lane], value[1][lane], value[2][lane]];
-                sum[lane] += g * a * b * c;
-                by[0][lane] += g * slope[0][lane] * b * c;
-                by[1][lane] += g * a * slope[1][lane] * c;
-                by[2][lane] += g * a * b * slope[2][lane];
-            }
+            let (last, plane) = (product(isa, &upstream, c), product(isa, a, b));
+            let row = product(isa, &last, b);
+            add_product(isa, &mut sum, &row, a);
+            add_product(isa, &mut by[0], &row, slope[0]);
+            add_product(isa, &mut by[1], &product(isa, &last, a), slope[1]);
+            add_product(isa, &mut by[2], &product(isa, &upstream, &plane), slope[2]);
         }
         let mean = zip(&sum, &self.total, |a, b| a / b);
         if s.profile != Profile::Scatter {

@@ -8,18 +8,20 @@ use striate_core::pool::{Part, Pool};
 use striate_core::{Problem, Scalar, Tensor};
 use striate_simd::{Convert, Simd};
 
-/// Weights and bias as accumulators, as [`Produce::prepare`] left them.
+/// Weights and bias as accumulators, in the order that they are read.
 #[derive(Clone, Copy)]
-pub struct Prepared<'a, A> {
-    weights: &'a [A],
-    starts: &'a [A],
+pub struct Packed<'a, A> {
+    pub weights: &'a [A],
+    pub bias: &'a [A],
+    /// Which taps are not zero, for every item; see [`Produce::live`].
+    pub live: Option<&'a [bool]>,
 }
 
 impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     /// The program for tensors whose samples lie `sample` apart, in pieces of `chunk` channels or, where vectors of
-    /// channels are longer, of as few as possible.
-    pub fn placed(problem: &Problem, lanes: Lanes, isa: I, sample: usize, chunk: usize) -> Self {
-        let mut made = Produce::new(problem, lanes, isa);
+    /// channels are longer, of as few as possible. At most `grain` neighbouring taps live or die together.
+    pub fn placed(problem: &Problem, lanes: Lanes, isa: I, (sample, chunk): (usize, usize), grain: usize) -> Self {
+        let mut made = Produce::grained(problem, lanes, isa, grain);
         (made.src.sample, made.out.sample) = (sample, sample);
         let (each, items) = (chunk.div_ceil(made.weights.width), made.out.channels.div_ceil(made.weights.width));
         let bands = made.bands.count();
@@ -58,15 +60,22 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         (weight, bias): (Tensor<'_>, Option<Tensor<'_>>),
         space: &'a mut [S::Acc],
         pool: &dyn Pool,
-    ) -> Prepared<'a, S::Acc> {
+    ) -> Packed<'a, S::Acc> {
         let (weights, starts) = space.split_at_mut(self.weights.len());
         self.weights.pack(weight, weights, pool);
         crate::weights::bias(bias, starts);
-        Prepared { weights, starts }
+        Packed { weights, bias: starts, live: None }
+    }
+
+    /// Which taps of packed weights are to be used, where any may be left out: one channel a vector, one phase.
+    pub fn live(&self, packed: Packed<'_, S::Acc>) -> Option<Vec<bool>> {
+        let [phase] = &self.kinds[0].phases[..] else { return None };
+        let items = packed.weights.chunks_exact(self.weights.item());
+        (self.weights.width == 1).then(|| items.flat_map(|item| phase.correlation.live(item)).collect())
     }
 
     /// Computes a piece; `source` starts at the first channel of the first sample.
-    pub fn piece(&self, part: Part<'_, S, S::Acc>, source: &[S], prepared: Prepared<'_, S::Acc>) {
-        self.part(part, source, prepared.weights, prepared.starts);
+    pub fn piece(&self, part: Part<'_, S, S::Acc>, source: &[S], packed: Packed<'_, S::Acc>) {
+        self.part(part, source, packed);
     }
 }
