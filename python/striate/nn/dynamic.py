@@ -235,9 +235,9 @@ class PartialPaddingConv2d(PartialConv2d):
 class IterativeDynamicFilter2d(nn.Module):
     """An image filtered again and again with the 3x3 kernels that it writes for its pixels (IDF, arXiv 2508.19649).
 
-    Kernels are ``|a|^power / (sum |a|^power + 1e-4)`` of what features of the image and its correlation with its neighbours
-    give. Steps alternate between dilation two and one, all with the same weights; what the step before took away gates
-    the features. Training mixes each result with its input by a random share.
+    Kernels are ``|a|^power / (sum |a|^power + 1e-4)`` of what features of the image and its correlation with its
+    neighbours give. Steps alternate between dilation two and one, all with the same weights; what the step before took
+    away gates the features. Training mixes each result with its input by a random share.
 
     Args:
         channels: of the image, at least 2.
