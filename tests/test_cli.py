@@ -52,6 +52,7 @@ FAMILIES = (
     "dcls_kernel fwdbwd f32 nchw cpu g9 m5 k7x7",
     "Dcls2d fwdbwd f32 nchw cpu n2 c3 i9x9 m5 k7x7",
     "ShiftwiseConv2d fwdbwd f32 nchw cpu n2 c3 i9x9 k9",
+    "CrossConv2d fwd f32 nchw cpu n2 c3 i9x40 k15",
     "InceptionDWConv2d fwdbwd f32 nchw cpu n2 c24 i9x9",
 )
 CONV = "conv fwd f32 nchw cpu n1 g19 ci1 co1 i9x12 k3x3 s1x1 d1x1 p1+1x1+1"
@@ -264,7 +265,7 @@ def test_committed_records_can_be_read_and_compared(record):
     found = records.read(record)
     assert found[0]["kind"] == "environment" and found[-1]["kind"] == "end"
     timed = compare.cases(found)
-    assert timed
+    assert timed or any(line["kind"] == "sequence" for line in found)
     changes = [compare.between(case, case, "torch") for case in timed.values()]
     assert all(change is None or change.ratio == pytest.approx(1) for change in changes)
 
