@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._problem import config
 from . import conv as _conv
 from ._convolution import conv as _raw_conv
 
@@ -86,7 +87,7 @@ def strip_conv(input: Tensor, weight: Tensor, row: int, column: int, bias: Tenso
         and not torch.is_autocast_enabled("cpu")
     )
     if plain and not (torch.compiler.is_dynamo_compiling() and torch._C._are_functorch_transforms_active()):
-        return _raw_conv(input, weight, bias, (1, 1), pads, (1, 1), input.shape[1])
+        return _raw_conv(input, weight, bias, str(config((1, 1), pads, (1, 1), None)))
     return _conv.depthwise_conv2d(F.pad(input, (pads[2], pads[3], pads[0], pads[1])), weight, bias)
 
 

@@ -3,12 +3,14 @@
 
 mod call;
 mod capi;
+mod config;
 mod cuda;
 mod handles;
 mod launch;
 mod memory;
 mod own_pool;
 mod planning;
+mod prepared;
 mod py;
 mod request;
 mod torch;
