@@ -155,7 +155,7 @@ def test_empty_sums_are_zero_or_the_bias() -> None:
     assert torch.equal(dw, torch.zeros(4, 1, 3))
     no_channels = conv(torch.empty(2, 0, 5), torch.empty(4, 0, 3), bias, [1], [1], [1], 1)
     assert torch.equal(no_channels, bias[:, None].expand(2, 4, 5))
-    with pytest.raises(RuntimeError, match="expected (input )?positions"):
+    with pytest.raises(RuntimeError, match="positions"):
         conv(torch.empty(1, 4, 0), weight, bias, [1], [2], [1], 4)
     assert conv(torch.ones(2, 4, 5), torch.empty(0, 4, 3), None, [1], [0], [1], 1).shape == (2, 0, 3)
 

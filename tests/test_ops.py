@@ -127,6 +127,7 @@ def _raw_calls(last: bool) -> list[tuple[Any, tuple[Any, ...]]]:
     volume, cube = torch.randn(1, 2, 4, 4, 4), torch.randn(2, 1, 2, 2, 3)
     if last:
         x, line, g, volume = (channels_last(t) for t in (x, line, g, volume))
+    weigh = settings([2, 1], [1, 1, 0, 1], [1, 1], 3, kernel=(3, 2), wide=True)
     return [
         (RAW.conv, (x, w, b, settings([2, 1], [1, 1, 0, 1], [1, 1], 3))),
         (RAW.conv, (line, taps, None, settings([1], [3, 0], [1], 3))),
@@ -135,10 +136,7 @@ def _raw_calls(last: bool) -> list[tuple[Any, tuple[Any, ...]]]:
         (RAW.conv, (x.bfloat16(), w, b, settings([2, 1], [1, 1], [1, 1], 3))),
         (RAW.conv_grad_input, (g, w, b[:3], settings([2, 1], [1, 1, 0, 1], [1, 1], 3))),
         (RAW.conv_grad_weight, (g, x, settings([2, 1], [1, 1, 0, 1], [1, 1], 3, kernel=(3, 2)))),
-        (
-            RAW.conv_grad_weight,
-            (g.half(), x.half(), settings([2, 1], [1, 1, 0, 1], [1, 1], 3, kernel=(3, 2), wide=True)),
-        ),
+        (RAW.conv_grad_weight, (g.half(), x.half(), weigh)),
     ]
 
 

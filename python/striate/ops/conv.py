@@ -171,7 +171,7 @@ def _run(
     if not _compiling() and type(input) is Tensor and input.is_cpu and input.ndim == call.axes:
         try:
             config = config_of_options(call, stride, padding, dilation, groups)
-            fits = groups is None or len(shape := weight.shape) == call.axes and shape[1] == 1
+            fits = groups is None or (len(shape := weight.shape) == call.axes and shape[1] == 1)
             if config and fits and weight.is_cpu and not _any_autocast():
                 return _conv(input, weight, bias, config)
         except Exception:

@@ -2,10 +2,9 @@
 
 use crate::config::Config;
 use crate::handles::Shape;
-use crate::launch::is_empty;
 use crate::request::{Facts, Request};
 use crate::torch_pool::estimated_microseconds;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,10 +30,8 @@ pub struct Prepared {
     pub result: Shape,
     /// Whether the operands must be copied first.
     pub copies: [bool; 2],
-    /// The plan; none where the result has no element.
-    pub plan: Option<Arc<Plan>>,
-    /// A guess at the time one thread needs.
-    pub microseconds: f64,
+    /// The plan and a guess at the microseconds that one thread needs, once asked for.
+    plan: OnceCell<(Arc<Plan>, f64)>,
 }
 
 impl Prepared {
@@ -42,14 +39,19 @@ impl Prepared {
         let &Looks { pass, operands, bias } = looks;
         let request = Request { pass, operands, bias, config: Config::read(config)? };
         let problem = request.problem()?;
-        let plan = if is_empty(&problem) {
-            None
-        } else {
-            Some(crate::planning::plan(&problem).map_err(|refused| refused.to_string())?)
-        };
-        let microseconds = plan.as_deref().map_or(0.0, estimated_microseconds);
         let (result, copies) = (request.result(&problem), request.needs_copy(problem.layout));
-        Ok(Prepared { problem, result, copies, plan, microseconds })
+        Ok(Prepared { problem, result, copies, plan: OnceCell::new() })
+    }
+
+    /// The plan, and a guess at the microseconds that one thread needs. Made when the result has been allocated, since
+    /// the plan of what no memory can hold may be as large.
+    pub fn plan(&self) -> Result<&(Arc<Plan>, f64), String> {
+        if let Some(known) = self.plan.get() {
+            return Ok(known);
+        }
+        let plan = crate::planning::plan(&self.problem).map_err(|refused| refused.to_string())?;
+        let microseconds = estimated_microseconds(&plan);
+        Ok(self.plan.get_or_init(|| (plan, microseconds)))
     }
 
     /// Whether channels come last.

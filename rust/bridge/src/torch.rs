@@ -4,7 +4,7 @@
 //! looked at. Failures and panics become C++ exceptions, which Python sees as `RuntimeError`.
 
 use crate::handles::{MAX_DIM, Shape, Tensor, Text};
-use crate::launch::{Addresses, launch, panic_text};
+use crate::launch::{Addresses, is_empty, launch, panic_text};
 use crate::prepared::{Looks, prepared};
 use crate::request::Facts;
 use crate::torch_pool::with_pool;
@@ -112,7 +112,10 @@ fn produce(arguments: Arguments) -> Result<Tensor, String> {
     let call = prepared(&looks, config.as_str())?;
     let problem = &call.problem;
     let mut out = Tensor::empty(&call.result, shim.code(problem.dtype_of(Role::of(pass)[2])))?;
-    let Some(plan) = &call.plan else { return Ok(out) };
+    if is_empty(problem) {
+        return Ok(out);
+    }
+    let (plan, microseconds) = call.plan()?;
     let last = call.channels_last();
     let dense = |tensor: Tensor, index: usize, last: bool| {
         let Facts { shape, dtype } = &operands[index];
@@ -131,7 +134,7 @@ fn produce(arguments: Arguments) -> Result<Tensor, String> {
     };
     let address = bias.as_ref().map_or(0, Tensor::address);
     let at = Addresses { first: first.address(), second: second.address(), bias: address, out: out.address_mut() };
-    with_pool(shim, call.microseconds, |pool| {
+    with_pool(shim, *microseconds, |pool| {
         // SAFETY: live tensors, dense in the problem's order; the result is fresh, so nobody else knows it.
         unsafe { launch(plan, at, pool, lend_from_torch) }
     })
