@@ -24,7 +24,11 @@ _libraries: list[torch.library.Library] = []
 
 
 def install() -> str:
-    """Register CPU kernels for the three operators; returns the name of the route taken."""
+    """Register the kernels of the three operators; returns the name of the route taken.
+
+    The Python route has no CUDA kernels: there torch says that the operator is missing.
+    """
+    _core.cuda_search_in(cuda_folders())
     if os.environ.get("STRIATE_BRIDGE", "") == "python":
         _install_python()
         return "python"
@@ -39,6 +43,19 @@ def install() -> str:
         _install_python()
         return "python"
     return "rust"
+
+
+def cuda_folders() -> list[str]:
+    """Where wheels keep NVIDIA's libraries: beside torch, and in packages of their own."""
+    site = Path(torch.__file__).parent.parent
+    inside = (
+        "nvidia/cu13/lib",
+        "nvidia/cu12/lib",
+        "nvidia/cuda_nvrtc/lib",
+        "nvidia/cuda_nvrtc/bin",
+        "torch/lib",
+    )
+    return [str(folder) for name in inside if (folder := site / name).is_dir()]
 
 
 def libtorch_path() -> str:

@@ -1,11 +1,18 @@
 """The Rust core."""
 
 from collections.abc import Sequence
-from typing import TypedDict, type_check_only
+from typing import Any, TypedDict, type_check_only
 
 __all__ = [
     "call",
     "cpu_features",
+    "cuda_cache",
+    "cuda_cache_clear",
+    "cuda_compile",
+    "cuda_prepare",
+    "cuda_recipe",
+    "cuda_search_in",
+    "cuda_status",
     "explain",
     "explain_call",
     "forget",
@@ -40,6 +47,27 @@ class Explanation(TypedDict):
     refusals: list[tuple[str, str]]
     workspace: int
 
+@type_check_only
+class Launch(TypedDict):
+    source: str
+    grid: int
+    block: int
+    shared: int
+    words: list[tuple[str, int]]
+
+@type_check_only
+class Recipe(TypedDict):
+    row: str
+    workspace: int
+    launches: list[Launch]
+
+def cuda_search_in(folders: Sequence[str]) -> None: ...
+def cuda_status() -> dict[str, Any]: ...
+def cuda_cache() -> list[tuple[str, int]]: ...
+def cuda_cache_clear() -> int: ...
+def cuda_compile(source: str, arch: int) -> bytes: ...
+def cuda_prepare(line: str, device: int) -> None: ...
+def cuda_recipe(line: str) -> Recipe: ...
 def register(libtorch_path: str) -> None: ...
 def kernels() -> list[KernelRow]: ...
 def explain(line: str) -> Explanation: ...

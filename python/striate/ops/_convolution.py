@@ -98,6 +98,11 @@ def _channel_sum(input: Tensor, wide: bool) -> Tensor:
     return total
 
 
+def _torch_channel_sum(input: Tensor, wide: bool) -> Tensor:
+    axes = [axis for axis in range(input.dim()) if axis != 1]
+    return input.sum(axes, dtype=torch.promote_types(input.dtype, torch.float32)).to(_sum_dtype(input, wide))
+
+
 def _sum_dtype(input: Tensor, wide: bool) -> torch.dtype:
     return torch.float32 if wide and input.dtype.itemsize == 2 else input.dtype
 
@@ -385,5 +390,6 @@ channel_sum: Callable[..., Tensor] = family.add(
         tangent=_channel_sum_tangent,
         fold=_channel_sum_fold,
         cpu=_channel_sum,
+        cuda=_torch_channel_sum,
     )
 )

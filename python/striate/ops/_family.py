@@ -52,6 +52,8 @@ class Member:
     """(batch size, batch axis per tensor, tensors, statics) -> (result, its batch axis), with one call of the op"""
     cpu: Callable[..., Tensor] | None = None
     """the kernel on host memory, where Rust does not register one itself"""
+    cuda: Callable[..., Tensor] | None = None
+    """the same on CUDA devices"""
 
 
 class Family:
@@ -69,6 +71,8 @@ class Family:
             torch.library.register_fake(qualified, member.fake, lib=self._library)
             if member.cpu is not None:
                 self._library.impl(member.name, member.cpu, "CPU")
+            if member.cuda is not None:
+                self._library.impl(member.name, member.cuda, "CUDA")
             if member.flops is not None:
                 _when_flop_counter_is_imported(lambda: self._register_flops(member))
         op = getattr(getattr(torch.ops, self.namespace), member.name).default

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._problem import DTYPE_WORDS, config, conv_line, pad_pairs, read_config
-from . import _sliding
+from . import _cuda, _sliding
 from ._torch_row import Shape
 
 _CPU = torch.device("cpu")
@@ -356,7 +356,11 @@ def _check_transposed(
 
 def _torch_reason(call: Call, input: Tensors, weight: Tensors, channels: int) -> str:
     """Why the row ``torch`` is the right one, or an empty string."""
-    if input.device.type not in ("cpu", "meta"):
+    if input.device.type == "cuda":
+        refused = _cuda.refusal(len(weight.shape) > call.rank + 1 and weight.shape[1] != 1)
+        if refused:
+            return refused
+    elif input.device.type not in ("cpu", "meta"):
         return f"device {input.device.type}"
     if input.dtype not in DTYPE_WORDS:
         return f"dtype {input.dtype}"

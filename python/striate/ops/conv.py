@@ -241,7 +241,7 @@ def _general(
     if not plan.raw or transformed or unfit(plan, input):
         return _through_torch(call, plan, input, weight, bias, options)
     device = input.device.type
-    if device == "cpu" and torch.is_autocast_enabled("cpu"):
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         (input,), (weight, bias) = autocast_args(device, (input,), (weight, bias))  # type: ignore[assignment]
     x = input if plan.batched else input.unsqueeze(0)
     y = (_conv_grad_input if call.kind == "transpose" else _conv)(x, weight, bias, plan.config)

@@ -1,9 +1,99 @@
-//! CUDA seen from Python: recipes, which tests compile for every architecture and emulate on the host.
+//! CUDA: launches for torch, and what Python may ask: where the libraries are, what the cache holds, and recipes,
+//! which tests compile for every architecture and emulate on the host.
 
-use crate::launch::{Failure, guarded, parse};
+use crate::handles::Home;
+use crate::launch::{Addresses, Failure, guarded, parse};
+use crate::torch_stable::shim;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
-use striate_core::{Recipe, Word};
+use pyo3::types::{PyBytes, PyDict, PyList};
+use std::path::PathBuf;
+use striate_core::{Problem, Recipe, Word};
+use striate_gpu::{cache, compiler, driver};
+
+/// Runs a problem on torch's current stream of a device.
+///
+/// # Safety
+/// The addresses must be those of live tensors of that device as [`Problem::strides`] lays them out, which stay
+/// allocated until the stream has passed.
+pub unsafe fn launch(problem: &Problem, at: Addresses, home: Home) -> Result<(), String> {
+    let plan = crate::planning::device_plan(problem).map_err(|refused| refused.to_string())?;
+    let driver = driver()?;
+    let stream = shim().cuda_stream(home.index)?;
+    let mut space = match plan.program.workspace {
+        0 => None,
+        bytes => Some(crate::torch::bytes_at(bytes, home)?),
+    };
+    let at = striate_gpu::Addresses {
+        operands: &[at.first, at.second, at.bias],
+        results: &[at.out],
+        workspace: space.as_mut().map_or(0, |space| space.address_mut()),
+    };
+    // SAFETY: the caller's promise; the workspace is torch's, which reuses it on the same stream only.
+    unsafe { driver.run(&plan.program, &at, home.index, stream) }
+}
+
+/// Names folders to search for NVIDIA's libraries before the system does.
+#[pyfunction]
+pub fn cuda_search_in(folders: Vec<PathBuf>) {
+    striate_gpu::search_in(folders);
+}
+
+/// What is known of CUDA on this machine: the compiler and the driver, each with its version, or why it is missing,
+/// the devices, and the folder of the cache.
+#[pyfunction]
+pub fn cuda_status(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let entry = PyDict::new(py);
+    match compiler() {
+        Ok(found) => {
+            entry.set_item("nvrtc", format!("{}.{}", found.version.0, found.version.1))?;
+            entry.set_item("nvrtc_path", found.path())?;
+            entry.set_item("nvrtc_archs", &found.archs)?;
+        }
+        Err(why) => entry.set_item("nvrtc_missing", why)?,
+    }
+    match driver() {
+        Ok(found) => {
+            let version = found.version();
+            entry.set_item("driver", format!("{}.{}", version / 1000, version % 1000 / 10))?;
+            entry.set_item("driver_path", found.path())?;
+            entry.set_item("devices", found.devices().map_err(Failure::Run)?)?;
+        }
+        Err(why) => entry.set_item("driver_missing", why)?,
+    }
+    entry.set_item("cache", cache::folder())?;
+    Ok(entry)
+}
+
+/// Names and sizes in bytes of the compiled kernels on disk.
+#[pyfunction]
+pub fn cuda_cache() -> Vec<(String, u64)> {
+    cache::entries()
+}
+
+/// Removes the compiled kernels on disk and says how many there were.
+#[pyfunction]
+pub fn cuda_cache_clear() -> PyResult<usize> {
+    Ok(cache::clear()?)
+}
+
+/// Compiles the kernels of a recipe's sources for an architecture such as 90 and keeps them on disk; the machine code.
+#[pyfunction]
+pub fn cuda_compile<'py>(py: Python<'py>, source: &str, arch: u32) -> PyResult<Bound<'py, PyBytes>> {
+    let code = py.detach(|| guarded(|| striate_gpu::machine_code(source, arch).map_err(Failure::Run)))?;
+    Ok(PyBytes::new(py, &code))
+}
+
+/// Compiles and loads the kernels of a problem line on a device, so that a CUDA graph may be captured.
+#[pyfunction]
+pub fn cuda_prepare(py: Python<'_>, line: &str, device: i32) -> PyResult<()> {
+    Ok(py.detach(|| {
+        guarded(|| {
+            let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
+            let plan = crate::planning::device_plan(&problem).map_err(Failure::refused)?;
+            driver().and_then(|driver| driver.prepare(&plan.program, device)).map_err(Failure::Run)
+        })
+    })?)
+}
 
 /// A recipe as a dict: its workspace, and a dict per launch with source, grid, block, shared and words, each word a
 /// pair of its kind and a number.

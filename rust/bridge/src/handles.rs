@@ -78,6 +78,22 @@ impl Shape {
     }
 }
 
+/// Where a tensor lies: torch's code of the kind of device, and its number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// Kind of device.
+    pub kind: i32,
+    /// Number among its kind.
+    pub index: i32,
+}
+
+impl Home {
+    /// Host memory.
+    pub fn host() -> Home {
+        Home { kind: shim().host, index: 0 }
+    }
+}
+
 /// A tensor that is ours to give back or to return.
 pub struct Tensor(Handle);
 
@@ -116,14 +132,14 @@ impl Tensor {
         }
     }
 
-    /// A new tensor in host memory, content arbitrary.
-    pub fn empty(shape: &Shape, dtype: i32) -> Result<Tensor, String> {
+    /// A new tensor, content arbitrary.
+    pub fn empty(shape: &Shape, dtype: i32, home: Home) -> Result<Tensor, String> {
         let shim = shim();
         let (sizes, strides, mut made) = (shape.sizes(), shape.strides(), null_mut());
         // SAFETY: two arrays of `dim` numbers and a place for the handle.
         let code = unsafe {
             let (dim, sizes, strides) = (shape.dim as i64, sizes.as_ptr(), strides.as_ptr());
-            (shim.empty_strided)(dim, sizes, strides, dtype, shim.host, 0, &mut made)
+            (shim.empty_strided)(dim, sizes, strides, dtype, home.kind, home.index, &mut made)
         };
         if code != 0 {
             return Err(shim.error(format_args!("cannot allocate a tensor of {sizes:?}")));
@@ -156,12 +172,15 @@ impl Tensor {
         Ok(shape)
     }
 
-    /// Torch's codes of its element type and its kind of device.
-    pub fn codes(&self) -> Result<(i32, i32), String> {
-        let (shim, mut dtype, mut device) = (shim(), 0, 0);
-        // SAFETY: a live tensor and two places for numbers.
-        let failed = unsafe { (shim.dtype)(self.0, &mut dtype) | (shim.device)(self.0, &mut device) };
-        if failed == 0 { Ok((dtype, device)) } else { Err(shim.error("cannot read a tensor's type")) }
+    /// Torch's code of its element type, and where it lies.
+    pub fn codes(&self) -> Result<(i32, Home), String> {
+        let (shim, mut dtype, mut home) = (shim(), 0, Home { kind: 0, index: 0 });
+        // SAFETY: a live tensor and places for numbers. Host memory has one number, which is not asked for.
+        let failed = unsafe {
+            let failed = (shim.dtype)(self.0, &mut dtype) | (shim.device)(self.0, &mut home.kind);
+            failed | if home.kind == shim.host { 0 } else { (shim.device_index)(self.0, &mut home.index) }
+        };
+        if failed == 0 { Ok((dtype, home)) } else { Err(shim.error("cannot read a tensor's type")) }
     }
 
     /// Address of its first element, for reading.
@@ -184,8 +203,9 @@ impl Tensor {
     pub fn dense_copy(&self, shape: &Shape, dtype: DType, channels_last: bool) -> Result<Tensor, String> {
         let shim = shim();
         let target = Shape::dense(shape.sizes(), channels_last);
-        let mut made = Tensor::empty(&target, shim.code(dtype))?;
-        if forked() {
+        let (_, home) = self.codes()?;
+        let mut made = Tensor::empty(&target, shim.code(dtype), home)?;
+        if forked() && home == Home::host() {
             // Torch's copy would wake its OpenMP threads, which do not exist here.
             // SAFETY: both tensors are alive, of these shapes and this element size, and distinct.
             unsafe { copy_strided(self.address(), shape, made.address_mut(), &target, dtype.size()) };

@@ -8,7 +8,7 @@ use std::cell::{OnceCell, RefCell};
 use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
-use striate_core::{Layout, Pass, Problem};
+use striate_core::{Device, Layout, Pass, Problem};
 use striate_plan::{Plan, epoch};
 
 /// Everything that a call depends on but addresses and values.
@@ -16,6 +16,8 @@ use striate_plan::{Plan, epoch};
 pub struct Looks {
     /// Tensor to produce.
     pub pass: Pass,
+    /// Where the tensors lie.
+    pub device: Device,
     /// First and second operand.
     pub operands: [Facts; 2],
     /// Bias of a forward pass or a transposed convolution.
@@ -36,8 +38,8 @@ pub struct Prepared {
 
 impl Prepared {
     fn new(looks: &Looks, config: &str) -> Result<Prepared, String> {
-        let &Looks { pass, operands, bias } = looks;
-        let request = Request { pass, operands, bias, config: Config::read(config)? };
+        let &Looks { pass, device, operands, bias } = looks;
+        let request = Request { pass, device, operands, bias, config: Config::read(config)? };
         let problem = request.problem()?;
         let (result, copies) = (request.result(&problem), request.needs_copy(problem.layout));
         Ok(Prepared { problem, result, copies, plan: OnceCell::new() })

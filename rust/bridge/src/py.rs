@@ -183,7 +183,9 @@ mod _core {
     #[pymodule_export]
     use crate::call::{call, explain_call};
     #[pymodule_export]
-    use crate::cuda::cuda_recipe;
+    use crate::cuda::{
+        cuda_cache, cuda_cache_clear, cuda_compile, cuda_prepare, cuda_recipe, cuda_search_in, cuda_status,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

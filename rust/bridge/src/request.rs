@@ -19,6 +19,8 @@ pub struct Facts {
 pub struct Request {
     /// Tensor to produce.
     pub pass: Pass,
+    /// Where the tensors lie.
+    pub device: Device,
     /// First and second operand.
     pub operands: [Facts; 2],
     /// Bias of a forward pass or a transposed convolution.
@@ -104,7 +106,7 @@ impl Request {
         let geometry = Geometry::new(first.sizes[0], channels, &axes[..rank])?;
         let last = !first.is_contiguous() && first.is_channels_last();
         let layout = if last { Layout::Nhwc } else { Layout::Nchw };
-        Ok(Problem { pass: self.pass, dtype, weight_dtype, layout, device: Device::Cpu, geometry })
+        Ok(Problem { pass: self.pass, dtype, weight_dtype, layout, device: self.device, geometry })
     }
 
     fn rank(&self) -> Result<usize, String> {

@@ -33,6 +33,10 @@ macro_rules! shim {
             pub dtypes: [i32; 5],
             /// Code of host memory.
             pub host: i32,
+            /// Code of memory on a CUDA device.
+            pub cuda: i32,
+            /// The folder of torch's libraries.
+            pub folder: std::path::PathBuf,
         }
 
         impl Shim {
@@ -61,6 +65,8 @@ macro_rules! shim {
                         >(library.find("torch_exception_get_what_without_backtrace")),
                         dtypes: [0; 5],
                         host: 0,
+                        cuda: 0,
+                        folder: std::path::PathBuf::new(),
                     })
                 }
             }
@@ -87,6 +93,8 @@ shim! {
     dtype = "aoti_torch_get_dtype": unsafe extern "C" fn(Handle, *mut i32) -> i32;
     /// Code of the kind of device.
     device = "aoti_torch_get_device_type": unsafe extern "C" fn(Handle, *mut i32) -> i32;
+    /// Number of the device.
+    device_index = "aoti_torch_get_device_index": unsafe extern "C" fn(Handle, *mut i32) -> i32;
     /// Address of the first element, for reading.
     data = "torch_get_const_data_ptr": unsafe extern "C" fn(Handle, *mut *const c_void) -> i32;
     /// Address of the first element, for writing.
@@ -124,6 +132,8 @@ shim! {
     uint8 = "aoti_torch_dtype_uint8": unsafe extern "C" fn() -> i32;
     /// Code of host memory.
     device_cpu = "aoti_torch_device_type_cpu": unsafe extern "C" fn() -> i32;
+    /// Code of memory on a CUDA device.
+    device_cuda = "aoti_torch_device_type_cuda": unsafe extern "C" fn() -> i32;
 }
 
 static SHIM: OnceLock<Shim> = OnceLock::new();
@@ -148,7 +158,9 @@ pub fn connect(path: &Path) -> Result<&'static Shim, String> {
     unsafe {
         shim.dtypes = [(shim.float32)(), (shim.float64)(), (shim.bfloat16)(), (shim.float16)(), (shim.uint8)()];
         shim.host = (shim.device_cpu)();
+        shim.cuda = (shim.device_cuda)();
     }
+    shim.folder = path.parent().unwrap_or(Path::new("")).to_owned();
     Ok(SHIM.get_or_init(|| shim))
 }
 
@@ -164,6 +176,23 @@ impl Shim {
             Some(text) => format!("{what}: {text}"),
             None => format!("{what}: torch reported an error"),
         }
+    }
+
+    /// The stream on which torch puts work for a CUDA device now.
+    pub fn cuda_stream(&self, index: i32) -> Result<usize, String> {
+        type Get = unsafe extern "C" fn(i32, *mut *mut c_void) -> i32;
+        static FOUND: OnceLock<Result<Get, String>> = OnceLock::new();
+        let get = FOUND.get_or_init(|| {
+            let name = if cfg!(windows) { "torch_cuda.dll" } else { "libtorch_cuda.so" };
+            let found = Library::already_loaded(&self.folder.join(name))?.find("aoti_torch_get_current_cuda_stream");
+            // SAFETY: found under its name, with the type of torch/csrc/inductor/aoti_torch/c/shim.h.
+            let get = unsafe { std::mem::transmute::<*mut c_void, Option<Get>>(found) };
+            get.ok_or_else(|| "this torch does not tell its CUDA stream".to_owned())
+        });
+        let mut stream = std::ptr::null_mut();
+        // SAFETY: a place for the handle.
+        let code = unsafe { get.clone()?(index, &mut stream) };
+        if code == 0 { Ok(stream as usize) } else { Err(self.error("no CUDA stream")) }
     }
 
     /// Number of threads that torch gives to a parallel loop.

@@ -56,9 +56,9 @@ pub struct Unit<'a> {
 }
 
 impl Unit<'_> {
-    /// Its translation unit for blocks of so many threads and arguments of so many words. The text depends on nothing
-    /// else, so that equal kernels are compiled once.
-    pub fn source(&self, block: u32, words: usize) -> String {
+    /// Its translation unit for blocks of so many threads, of which a multiprocessor is to hold `threads` at least,
+    /// and arguments of so many words. The text depends on nothing else, so that equal kernels are compiled once.
+    pub fn source(&self, block: u32, threads: u32, words: usize) -> String {
         let Unit { header, arguments, function, .. } = self;
         let mut text = format!("#include \"{header}\"\nnamespace striate {{\nstruct K {{\n");
         for (name, kind) in self.types {
@@ -70,9 +70,10 @@ impl Unit<'_> {
         text += &format!(
             "}};\nusing Arguments = {arguments};\n\
              static_assert(sizeof(Arguments) == {bytes}, \"the host passes {words} words\");\n}}\n\
-             extern \"C\" __global__ void __launch_bounds__({block}) {ENTRY}(const __grid_constant__ \
+             extern \"C\" __global__ void __launch_bounds__({block}, {blocks}) {ENTRY}(const __grid_constant__ \
              striate::Arguments args) {{\n    using namespace striate;\n    {function}(args);\n}}\n",
-            bytes = words * 8
+            bytes = words * 8,
+            blocks = (threads / block).max(1),
         );
         text
     }

@@ -20,6 +20,10 @@ pub const ROW: Kernel<Recipe> = Kernel {
 const SHARED: i64 = 47 * 1024;
 /// Sweeps of an axis that one launch serves, see [`Axis::sweep`].
 const SWEEPS: i64 = 4;
+/// Threads that a multiprocessor holds at least, which leaves each so many registers that none is spilled.
+fn resident(accumulator: DType, threads: u32) -> u32 {
+    if accumulator == DType::F64 { threads / 2 } else { threads }
+}
 /// Blocks of a weight gradient that fill a device.
 const BLOCKS: i64 = 1024;
 
@@ -125,25 +129,29 @@ impl Cut {
         let mut cut = if last {
             let planes = power(channels, 1, 32);
             let n2 = power(ceil_div(outs2, 8), 1, 8);
-            let n1 = power(outs1, 1, (256 / (planes * n2)).clamp(1, 8));
+            let n1 = power(outs1, ceil_div(32, planes * n2), (256 / (planes * n2)).max(1));
             Cut { reg: 2, planes, n: [n1, n2], r: outs2.clamp(1, 8), c: [taps1.min(16), taps2.min(16)], steps }
         } else if taps1 == 1 {
             let n2 = power(ceil_div(outs2, 15), 1, 32);
             // An odd number of neighbours for each lane: their loads meet different banks.
             let r = ceil_div(outs2, n2).clamp(1, 15) | 1;
             let n1 = power(outs1, 1, (128 / n2).min(16));
-            let planes = power(channels, 1, 128 / (n1 * n2));
+            let planes = power(channels, ceil_div(32, n1 * n2), 128 / (n1 * n2));
             Cut { reg: 2, planes, n: [n1, n2], r, c: [1, taps2.min(16)], steps }
         } else {
             let n2 = power(outs2, 1, 32);
             let n1 = power(ceil_div(outs1, 8), 1, (128 / n2).min(8));
-            let planes = power(channels, 1, 128 / (n1 * n2));
+            let planes = power(channels, ceil_div(32, n1 * n2), 128 / (n1 * n2));
             Cut { reg: 1, planes, n: [n1, n2], r: outs1.clamp(1, 8), c: [taps1.min(16), taps2.min(32)], steps }
         };
         while cut.shared(8) > SHARED {
             cut.shrink();
         }
         cut
+    }
+
+    fn threads(&self) -> i64 {
+        self.planes * self.n[0] * self.n[1]
     }
 
     /// Results of a block along an axis.
@@ -161,17 +169,18 @@ impl Cut {
         self.planes * (self.extent(0) * self.extent(1) + self.c[0] * self.c[1]) * bytes
     }
 
-    /// Gives up what costs the most memory: taps of the wider reach, then planes, then threads.
+    /// Gives up what costs the most memory: taps of the wider reach, then planes, then threads, but for a warp's.
     fn shrink(&mut self) {
         let reach = |axis: usize| (self.c[axis] - 1) * self.steps[axis].1;
         let wide = usize::from(reach(1) > reach(0));
         if reach(wide) > self.outs(wide) * self.steps[wide].0 {
             self.c[wide] = ceil_div(self.c[wide], 2);
-        } else if self.planes > 1 {
+        } else if self.planes > 1 && self.threads() > 32 {
             self.planes /= 2;
         } else if self.n[0] * self.n[1] > 1 {
             let more = usize::from(self.n[1] > self.n[0]);
             self.n[more] /= 2;
+            self.planes *= if self.threads() < 32 { 2 } else { 1 };
         } else if self.c[wide] > 1 {
             self.c[wide] = ceil_div(self.c[wide], 2);
         } else {
@@ -198,7 +207,12 @@ fn produce(problem: &Problem) -> Recipe {
     Recipe { launches, workspace: 0 }
 }
 
-fn produce_portion(problem: &Problem, (channels, spread, joins): (i64, i64, i64), sweeps: [&Sweeps; 3], last: bool) -> Launch {
+fn produce_portion(
+    problem: &Problem,
+    (channels, spread, joins): (i64, i64, i64),
+    sweeps: [&Sweeps; 3],
+    last: bool,
+) -> Launch {
     let [a0, a1, a2] = sweeps;
     let cut = Cut::new(last, channels, a1, a2);
     let g = &problem.geometry;
@@ -238,11 +252,11 @@ fn produce_portion(problem: &Problem, (channels, spread, joins): (i64, i64, i64)
             ("c2", cut.c[1]),
         ],
     };
-    let block = (cut.planes * cut.n[0] * cut.n[1]) as u32;
+    let block = cut.threads() as u32;
     let sweeps: i64 = sweeps.iter().map(|sweeps| sweeps.0.len() as i64).product();
     let grid = (sweeps * tiles.iter().product::<i64>() * blocks).saturating_mul(g.batch());
     Launch {
-        source: unit.source(block, words.len()),
+        source: unit.source(block, resident(problem.dtype.accumulator(), 768), words.len()),
         grid: u32::try_from(grid).unwrap_or(u32::MAX),
         block,
         shared: cut.shared(problem.dtype.accumulator().size() as i64) as u32,
@@ -382,7 +396,7 @@ fn weigh(problem: &Problem) -> Recipe {
     let block = (32 * share.warps) as u32;
     let grid = (together * splits) as u64;
     let partial = Launch {
-        source: unit.source(block, words.len()),
+        source: unit.source(block, resident(accumulator, 512), words.len()),
         grid: u32::try_from(grid).unwrap_or(u32::MAX),
         block,
         shared: share.shared(accumulator.size() as i64) as u32,
@@ -405,6 +419,6 @@ fn sum(accumulator: DType, result: DType, count: i64, splits: i64) -> Launch {
         constants: &[],
     };
     let block = 128;
-    let source = unit.source(block, words.len());
+    let source = unit.source(block, 1024, words.len());
     Launch { source, grid: ceil_div(count, i64::from(block)) as u32, block, shared: 0, words }
 }

@@ -2,9 +2,16 @@
 //! cache on disk, and launches. A machine without CUDA is an error with a reason, never a panic; recipes and
 //! compilation need no device.
 
+pub mod cache;
+mod compiler;
 mod depthwise;
+mod driver;
 mod headers;
+mod library;
 mod table;
 
+pub use compiler::{Compiled, Compiler, compiler};
+pub use driver::{Addresses, Driver, driver, machine_code};
 pub use headers::HEADERS;
+pub use library::search_in;
 pub use table::rows;

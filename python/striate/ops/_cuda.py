@@ -1,0 +1,18 @@
+"""When a convolution on a CUDA device runs on striate's own rows."""
+
+from __future__ import annotations
+
+import os
+
+
+def refusal(dense: bool) -> str:
+    """Why torch is the right choice, or an empty string.
+
+    The CUDA rows are tested by running their text on the host and have not been timed on a device, so they are
+    chosen only where the user asks for them: ``STRIATE_CUDA=1``.
+    """
+    if dense:
+        return "not depthwise, device cuda"
+    if os.environ.get("STRIATE_CUDA", "") != "1":
+        return "device cuda; its rows have not been timed yet, STRIATE_CUDA=1 chooses them"
+    return ""

@@ -1,0 +1,47 @@
+"""What a CUDA device would do for a problem, done on the host: every launch of its recipe, with real addresses."""
+
+from __future__ import annotations
+
+import functools
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cuda_host import compile_host, launch
+from striate import _core
+
+
+@functools.lru_cache(maxsize=256)
+def conv_recipe(line: str) -> Any:
+    """The recipe of a problem line, for whatever device the line names."""
+    words = line.split()
+    words[4] = "cuda"
+    return _core.cuda_recipe(" ".join(words))
+
+
+def emulate(
+    recipe: Any,
+    operands: Sequence[Tensor | None],
+    results: Sequence[Tensor],
+    seed: int = 0,
+    sanitize: bool = False,
+) -> None:
+    """Run the launches in order on a workspace of NaN; ``sanitize`` catches every access outside the tensors."""
+    workspace = torch.full((recipe["workspace"],), 255, dtype=torch.uint8)
+    there = [tensor for tensor in (*operands, *results, workspace) if tensor is not None]
+
+    def word(kind: str, number: int) -> int:
+        if kind == "value":
+            return number
+        if kind == "workspace":
+            return workspace.data_ptr() + number
+        tensor = (operands if kind == "operand" else results)[number]
+        return 0 if tensor is None else tensor.data_ptr()
+
+    for step in recipe["launches"]:
+        arguments = b"".join(struct.pack("<q", word(*pair)) for pair in step["words"])
+        kernel = compile_host(step["source"], sanitize).over(*there)
+        launch(kernel, (step["grid"], 1, 1), step["block"], step["shared"], arguments, seed)
