@@ -94,8 +94,9 @@ impl Mode {
     }
 }
 
-/// Sweeps of a phase, produced positions and first box position along each axis.
-pub type PhaseAxes<'a> = (&'a [Sweep; 3], [usize; 3], [usize; 3]);
+/// Sweeps of a phase, produced positions and first box position along each axis, and the source positions along an axis
+/// whose padding can be left out because bands cover it.
+pub type PhaseAxes<'a> = (&'a [Sweep; 3], [usize; 3], [usize; 3], [Option<i64>; 3]);
 
 /// The offsets of one phase for one produced position of the outer axes; `dst` is the destination distance along
 /// each axis.
@@ -105,7 +106,7 @@ pub fn correlation<A: Accumulator, I: Simd<A>>(
     phase: PhaseAxes<'_>,
     dst: [usize; 3],
 ) -> Offsets {
-    let (sweeps, counts, bases) = phase;
+    let (sweeps, counts, bases, sources) = phase;
     let [t0, t1, t2] = sweeps.map(|s| s.taps as usize);
     let at = |axis: usize, tap: usize| frame.shift(axis, bases[axis] + tap * sweeps[axis].reach_step as usize);
     let empty = t0 * t1 * t2 == 0;
@@ -120,7 +121,17 @@ pub fn correlation<A: Accumulator, I: Simd<A>>(
             let full = t2 % period;
             let taps = (t2 / period + 1, t2 / period);
             let (pitch, lane_step) = (I::LANES, I::LANES);
-            Offsets { split: full * t0 * t1, others, taps, pitch, share: 1, dst_pitch: I::LANES, lane_step, tiles }
+            Offsets {
+                split: full * t0 * t1,
+                others,
+                taps,
+                pitch,
+                share: 1,
+                dst_pitch: I::LANES,
+                bounded: false,
+                lane_step,
+                tiles,
+            }
         }
         Mode::Rows | Mode::Pixels(_) => {
             let shared = if let Mode::Pixels(axis) = mode { axis } else { 1 };
@@ -134,7 +145,17 @@ pub fn correlation<A: Accumulator, I: Simd<A>>(
                 (0..t0 * rest.1).map(|i| at(0, i / rest.1) + at(rest.0, i % rest.1)).collect()
             };
             let line = frame.shift(shared, sweep.src_step as usize);
-            let walk = Walk { count: counts[shared], class, share, src: line, dst: dst[shared], base: at(shared, 0) };
+            let source = sources[shared].filter(|_| mode != Mode::Rows);
+            let walk = Walk {
+                count: counts[shared],
+                class,
+                share,
+                src: line,
+                dst: dst[shared],
+                base: at(shared, 0),
+                sweep,
+                source,
+            };
             let across: Vec<(usize, usize, usize)> = match mode {
                 Mode::Rows => (0..counts[2]).step_by(I::LANES).map(|v| (v, v, counts[2] - v)).collect(),
                 Mode::Pixels(1) => {
@@ -154,6 +175,7 @@ pub fn correlation<A: Accumulator, I: Simd<A>>(
                 pitch,
                 share,
                 dst_pitch: class * dst[shared],
+                bounded: false,
                 lane_step: 0,
                 tiles,
             }
@@ -162,7 +184,10 @@ pub fn correlation<A: Accumulator, I: Simd<A>>(
 }
 
 /// The shared axis of a phase.
-struct Walk {
+struct Walk<'a> {
+    sweep: &'a Sweep,
+    /// Source positions, if padding can be left out.
+    source: Option<i64>,
     count: usize,
     /// Accumulators of a tile lie this many produced positions apart.
     class: usize,
@@ -172,7 +197,14 @@ struct Walk {
     base: usize,
 }
 
-impl Walk {
+impl Walk<'_> {
+    /// Lines that meet a real source position from produced position `j` on.
+    fn real(&self, j: usize) -> Range<usize> {
+        let Some(source) = self.source else { return 0..usize::MAX };
+        let lines = self.sweep.valid_lines(j as i64, source, i64::MAX);
+        lines.start as usize..lines.end as usize
+    }
+
     /// Tiles for every class of positions and every place `across` (source, destination, lanes).
     fn tiles(&self, across: &[(usize, usize, usize)], registers: usize) -> Vec<Tile> {
         let mut tiles = Vec::new();
@@ -183,7 +215,8 @@ impl Walk {
                 let rows = tile_rows(count - done, registers, self.share).min(count - done);
                 let j = class + done * self.class;
                 for &(src, dst, lanes) in across {
-                    tiles.push(Tile { src: self.base + j * self.src + src, dst: j * self.dst + dst, rows, lanes });
+                    let (src, dst) = (self.base + j * self.src + src, j * self.dst + dst);
+                    tiles.push(Tile { src, dst, rows, lanes, real: self.real(j) });
                 }
                 done += rows;
             }
@@ -201,7 +234,8 @@ fn columns<A: Accumulator, I: Simd<A>>(counts: [usize; 3], (src, dst): (usize, u
         while done < vectors {
             let rows = tile_rows(vectors - done, I::REGISTERS, 1).min(vectors - done);
             let column = done * I::LANES;
-            tiles.push(Tile { src: j * src + column, dst: j * dst + column, rows, lanes: counts[2] - column });
+            let (src, dst) = (j * src + column, j * dst + column);
+            tiles.push(Tile { src, dst, rows, lanes: counts[2] - column, real: 0..usize::MAX });
             done += rows;
         }
     }
