@@ -94,27 +94,30 @@ lint-python: $(VENV)/.dev ## ruff, mypy, the stub of _core and the plan of the h
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) tools/check_house.py
+	$(PY) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(PY) -m mypy
 	$(PY) -m mypy.stubtest striate._core
 
+GENERATED := tools/kernel_table.py tools/zoo_table.py tools/readme_table.py tools/record_table.py \
+	docs/pictures/draw.py tools/plots.py
+
 .PHONY: docs
-docs: $(VENV)/.test ## write the generated documents anew
-	$(PY) tools/kernel_table.py
-	$(PY) tools/zoo_table.py
-	$(PY) tools/readme_table.py
+docs: $(VENV)/.dev ## write the generated documents anew and build the site into site/
+	for tool in $(GENERATED); do $(PY) $$tool || exit 1; done
+	$(PY) -m sphinx --quiet --fail-on-warning -c docs . site
+	@echo "site/index.html"
 
 .PHONY: docs-check
-docs-check: $(VENV)/.test ## links, README code and generated documents
+docs-check: $(VENV)/.dev ## links, generated documents, and the site without a warning
 	$(PY) tools/check_docs.py
-	$(PY) tools/kernel_table.py --check
-	$(PY) tools/zoo_table.py --check
-	$(PY) tools/readme_table.py --check
+	for tool in $(GENERATED); do $(PY) $$tool --check || exit 1; done
+	$(PY) -m sphinx --quiet --fail-on-warning -c docs . $(TARGET_DIR)/site
 
 # ---------------------------------------------------------------- what is shipped
 
 .PHONY: wheel
 wheel: $(VENV)/.dev ## build the manylinux_2_28 wheel into dist/
-	rm -f dist/*.whl
+	rm -f dist/*
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m maturin build --release --locked --zig \
 		--compatibility manylinux_2_28 --auditwheel check --out dist
 	$(PY) tools/check_symbols.py --glibc 2.28 dist/*.whl
@@ -122,6 +125,10 @@ wheel: $(VENV)/.dev ## build the manylinux_2_28 wheel into dist/
 .PHONY: sdist-check
 sdist-check: $(VENV)/.dev ## build the sdist, then a wheel from nothing but the sdist
 	$(PY) tools/check_sdist.py
+
+.PHONY: release-check
+release-check: wheel sdist-check ## sdist, wheel, symbols, README, version and changelog agree
+	$(PY) tools/check_release.py dist/*.whl dist/*.tar.gz
 
 .PHONY: symbols
 symbols: $(VENV)/.test ## the extension needs neither torch nor C++ symbols

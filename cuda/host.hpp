@@ -391,8 +391,8 @@ struct Entry<kernel> {
 #define gridDim (::striate::host::machine.grid_dim)
 
 #define STRIATE_HOST_ENTRY                                                                                           \
-    extern "C" const char* striate_error() { return ::striate::host::machine.error; }                               \
+    extern "C" const char* striate_error() { return ::striate::host::machine.error; }                                \
     extern "C" int striate_launch(const unsigned grid[3], unsigned block, unsigned shared_bytes, const void* args,   \
-                                  unsigned long args_size, unsigned seed) {                                          \
-        return ::striate::host::Entry<&striate_kernel>::launch({grid, block, shared_bytes, args, args_size, 0, seed}); \
+                                  unsigned long size, unsigned seed) {                                               \
+        return ::striate::host::Entry<&striate_kernel>::launch({grid, block, shared_bytes, args, size, 0, seed});    \
     }

@@ -7,7 +7,6 @@
 #define STRIATE_HOST_ARCH 900
 #endif
 #define STRIATE_ARCH STRIATE_HOST_ARCH
-#define STRIATE_DEVICE inline
 #define STRIATE_SHARED_BYTES(name) unsigned char* name = ::striate::host::machine.shared
 #define STRIATE_SHARED(type, name, n)                           \
     static ::striate::host::Static<type, (n)> name##_of_block; \
@@ -159,17 +158,17 @@ void accumulate(void* const* all, const float (&a)[16][DEPTH], const Row (&b)[DE
             static_cast<Product*>(all[lane])->d[i] = d[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
 }
 
-template <class T>
+template <class T, int DEPTH>
 void multiply_halves(void* const* all) {
-    float a[16][16];
-    Row b[16];
+    float a[16][DEPTH];
+    Row b[DEPTH];
     for (int lane = 0; lane < WARP; ++lane) {
         const Product& mine = *static_cast<Product*>(all[lane]);
         const int line = lane / 4, pair = lane % 4 * 2;
         for (int e = 0; e < 2; ++e) {
-            for (int r = 0; r < 4; ++r)
+            for (int r = 0; r < DEPTH / 4; ++r)
                 a[line + r % 2 * 8][pair + e + r / 2 * 8] = value(T{u16(mine.a[r] >> 16 * e)});
-            for (int r = 0; r < 2; ++r) b[pair + e + r * 8][line] = value(T{u16(mine.b[r] >> 16 * e)});
+            for (int r = 0; r < DEPTH / 8; ++r) b[pair + e + r * 8][line] = value(T{u16(mine.b[r] >> 16 * e)});
         }
     }
     accumulate(all, a, b);
@@ -193,10 +192,14 @@ inline void multiply_tf32(void* const* all) {
 
 template <class T>
 STRIATE_DEVICE void mma_m16n8k16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
-    static_assert(std::is_same_v<T, Half> || (std::is_same_v<T, Bfloat> && STRIATE_ARCH >= 800),
-                  "tensor cores of this architecture do not multiply this type");
     host::Product mine{d, a, b};
-    host::together(host::multiply_halves<T>, &mine);
+    host::together(host::multiply_halves<T, 16>, &mine);
+}
+
+template <class T>
+STRIATE_DEVICE void mma_m16n8k8(float (&d)[4], const u32 (&a)[2], u32 b) {
+    host::Product mine{d, a, &b};
+    host::together(host::multiply_halves<T, 8>, &mine);
 }
 
 STRIATE_DEVICE void mma_m16n8k8_tf32(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {

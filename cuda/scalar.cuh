@@ -1,6 +1,6 @@
 // Storage types and their accumulators, and loads and stores of several neighbours at once. The CUDA headers for half
-// precision are not in every installation that has NVRTC, so conversions are PTX on the device; on the host, where tests
-// run the same kernels, they are bit arithmetic with the same results.
+// precision are not in every installation that has NVRTC, so conversions are PTX on the device; on the host, where
+// tests run the same kernels, they are bit arithmetic with the same results.
 
 #pragma once
 

@@ -1,31 +1,42 @@
-// What the threads of a block do together: barriers, shuffles, shared memory, matrix products of a warp and copies in
-// the background. On the device each is an instruction or two; on the host, where tests run kernels without a GPU,
-// host_tile.hpp has the same functions with the same layouts and complains about misuse that a device would forgive.
+// What the threads of a block do together: barriers, shuffles, shared memory, matrix products of a warp and background
+// copies. On the device each is an instruction or two; on the host, where tests run kernels without a GPU, host_tile.hpp
+// has the same functions with the same layouts and complains about misuse that a device would forgive.
 //
 //   STRIATE_SHARED_BYTES(name)       the dynamic shared memory of the block, 16-byte aligned bytes
 //   STRIATE_SHARED(type, name, n)    n elements of static shared memory; T must not need a constructor
 //   sync_block() sync_warp()         every thread of the block, every lane of the warp
 //   shuffle_xor/down/idx(x, n)       x of another lane; all 32 lanes take part. Types of 4 or 8 bytes
 //   ballot(flag)                     bit i is lane i's flag
-//   ldmatrix<count, trans>(r, row)   `count` 8x8 matrices of 16-bit elements from shared memory; lane 8i+j names row j of
-//                                    matrix i (16-byte aligned), r[i] receives two elements of matrix i
+//   ldmatrix<count, trans>(r, row)   `count` 8x8 matrices of 16-bit elements from shared memory; lane 8i+j names row j
+//                                    of matrix i (16-byte aligned), r[i] receives two elements of matrix i
 //   mma_m16n8k16<T>(d, a, b)         d += a b with 16-bit elements and float sums; fragments as in the PTX manual
+//   mma_m16n8k8<T>(d, a, b)          the same of half the depth
 //   mma_m16n8k8_tf32(d, a, b)        the same of tf32 numbers, made by to_tf32
 //   cp_async<bytes>(to, from, size)  4, 8 or 16 bytes from global to shared memory, of which all behind `size` are zero
 //   cp_async_commit()                closes a group of copies of this thread
 //   cp_async_wait<n>()               until at most n groups of this thread are under way; then sync_block() shows them
 //                                    to the others
 //
-// sm_75 copies at once instead, multiplies float16 in two steps and has no tensor cores for bfloat16 and tf32: asking for
-// those does not compile there.
+// sm_75 copies at once instead and multiplies float16 in two steps. It has no tensor cores for bfloat16, whose products
+// it makes from shuffles, right and slow, nor for tf32: asking for that does not compile there.
 
 #pragma once
 
 #include "scalar.cuh"
 
+#ifdef __CUDACC__
+#define STRIATE_DEVICE __device__ __forceinline__
+#else
+#define STRIATE_DEVICE inline
+#endif
+
 namespace striate {
 
 constexpr int WARP = 32;
+
+// What mma_m16n8k8 does, where no tensor core does it.
+template <class T>
+STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b);
 
 }  // namespace striate
 
@@ -34,7 +45,6 @@ constexpr int WARP = 32;
 #else
 
 #define STRIATE_ARCH __CUDA_ARCH__
-#define STRIATE_DEVICE __device__ __forceinline__
 #define STRIATE_SHARED_BYTES(name) extern __shared__ __align__(16) unsigned char name[]
 #define STRIATE_SHARED(type, name, n) __shared__ __align__(16) type name[n]
 
@@ -97,6 +107,15 @@ STRIATE_DEVICE void ldmatrix(u32* r, const void* row) {
 
 template <class T>
 STRIATE_DEVICE void mma_m16n8k16(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]);
+template <class T>
+STRIATE_DEVICE void mma_m16n8k8(float (&d)[4], const u32 (&a)[2], u32 b);
+
+template <>
+STRIATE_DEVICE void mma_m16n8k8<Half>(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+}
 
 template <>
 STRIATE_DEVICE void mma_m16n8k16<Half>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
@@ -106,14 +125,18 @@ STRIATE_DEVICE void mma_m16n8k16<Half>(float (&d)[4], const u32 (&a)[4], const u
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-    for (int half = 0; half < 2; ++half)
-        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-            : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+    for (int half = 0; half < 2; ++half) mma_m16n8k8<Half>(d, {a[2 * half], a[2 * half + 1]}, b[half]);
 #endif
 }
 
 #if STRIATE_ARCH >= 800
+
+template <>
+STRIATE_DEVICE void mma_m16n8k8<Bfloat>(float (&d)[4], const u32 (&a)[2], u32 b) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(b));
+}
 
 template <>
 STRIATE_DEVICE void mma_m16n8k16<Bfloat>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
@@ -160,6 +183,15 @@ STRIATE_DEVICE void cp_async_wait() {
 
 #else
 
+template <>
+STRIATE_DEVICE void mma_m16n8k8<Bfloat>(float (&d)[4], const u32 (&a)[2], u32 b) {
+    product_by_shuffles<Bfloat>(d, a, b);
+}
+template <>
+STRIATE_DEVICE void mma_m16n8k16<Bfloat>(float (&d)[4], const u32 (&a)[4], const u32 (&b)[2]) {
+    for (int half = 0; half < 2; ++half) product_by_shuffles<Bfloat>(d, {a[2 * half], a[2 * half + 1]}, b[half]);
+}
+
 template <int BYTES>
 STRIATE_DEVICE void cp_async(void* to, const void* from, int size = BYTES) {
     static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "cp.async copies 4, 8 or 16 bytes");
@@ -179,3 +211,21 @@ STRIATE_DEVICE void cp_async_wait() {}
 }  // namespace striate
 
 #endif
+
+namespace striate {
+
+template <class T>
+STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b) {
+    const int line = lane_index() / 4 * 4, column = lane_index() % 4 * 8;
+    // Word k of a line, or of a column, is with lane k of its four.
+#pragma unroll 1
+    for (int k = 0; k < 4; ++k) {
+        const u32 left[2] = {shuffle_idx(a[0], line + k), shuffle_idx(a[1], line + k)};
+        const u32 right[2] = {shuffle_idx(b, column + k), shuffle_idx(b, column + 4 + k)};
+        for (int i = 0; i < 4; ++i)
+            for (int e = 0; e < 32; e += 16)
+                d[i] += Scalar<T>::widen(T{u16(left[i / 2] >> e)}) * Scalar<T>::widen(T{u16(right[i % 2] >> e)});
+    }
+}
+
+}  // namespace striate

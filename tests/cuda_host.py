@@ -57,7 +57,15 @@ def compile_host(source: str, sanitize: bool = False) -> Kernel:
     if sanitize:
         source += '#include "cuda_host_main.hpp"\n'
         shape = SANITIZERS
-    command = [compiler, *FLAGS, *shape, f"-I{HEADERS}", f"-I{TESTS}", "-include", "host.hpp"]
+    command = [
+        compiler,
+        *FLAGS,
+        *shape,
+        f"-I{HEADERS}",
+        f"-I{TESTS}",
+        "-include",
+        str(_prelude(compiler, sanitize)),
+    ]
     bounds = re.findall(r"__launch_bounds__\s*\((\d+)", source)
     threads = int(bounds[-1]) if bounds else 1024
     path = _folder() / hashlib.sha256("\0".join([*command, source, _headers()]).encode()).hexdigest()[:32]
@@ -140,6 +148,24 @@ def _launch_program(kernel: Kernel, launch: list[int], args: bytes) -> None:
 def _headers() -> str:
     files = sorted([*HEADERS.iterdir(), TESTS / "cuda_host_main.hpp"])
     return "\0".join(f"{file.name}\0{file.read_text()}" for file in files if file.is_file())
+
+
+@functools.cache
+def _prelude(compiler: str, sanitize: bool) -> Path:
+    """What every kernel begins with, in a file of its own that is parsed once."""
+    text = '#include "host.hpp"\n#include "window.cuh"\n'
+    command = [compiler, *FLAGS, *(SANITIZERS if sanitize else ["-fPIC"]), f"-I{HEADERS}", f"-I{TESTS}"]
+    name = hashlib.sha256("\0".join([*command, text, _headers()]).encode()).hexdigest()[:32]
+    prelude = _folder() / f"{name}.hpp"
+    if not prelude.with_suffix(".hpp.gch").exists():
+        with tempfile.TemporaryDirectory(dir=prelude.parent) as folder:
+            built = Path(folder) / prelude.name
+            built.write_text(text)
+            subprocess.run([*command, "-x", "c++-header", str(built), "-o", f"{built}.gch"], check=True)
+            # Another process may have built the same; either file is right.
+            built.replace(prelude)
+            built.with_suffix(".hpp.gch").replace(prelude.with_suffix(".hpp.gch"))
+    return prelude
 
 
 @functools.cache

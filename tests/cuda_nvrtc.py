@@ -43,6 +43,7 @@ def ptx(source: str, arch: int, *options: str) -> str:
     return _compiled(source, f"compute_{arch}", "PTX", options)[0].rstrip(b"\0").decode()
 
 
+@functools.cache
 def _compiled(source: str, arch: str, what: str, options: tuple[str, ...]) -> tuple[bytes, str]:
     nvrtc, program = _library(), ctypes.c_void_p()
     headers = sorted(HEADERS.glob("*.cuh"))

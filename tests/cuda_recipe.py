@@ -11,15 +11,34 @@ import torch
 from torch import Tensor
 
 from cuda_host import compile_host, launch
-from striate import _core
+from striate import _call, _core
 
 
 @functools.lru_cache(maxsize=256)
-def conv_recipe(line: str) -> Any:
-    """The recipe of a problem line, for whatever device the line names."""
+def conv_recipe(line: str, row: str | None = None) -> Any:
+    """The recipe of a problem line, for whatever device the line names; of the one ``row``, if it is given."""
     words = line.split()
     words[4] = "cuda"
-    return _core.cuda_recipe(" ".join(words))
+    if row is not None:
+        _core.set_kernels(f"^{row}$")
+    try:
+        return _core.cuda_recipe(" ".join(words))
+    finally:
+        if row is not None:
+            _core.set_kernels(None)
+
+
+def call_on_host(
+    op: str, settings: str, operands: Sequence[Tensor | None], results: Sequence[Tensor]
+) -> bool:
+    """In place of ``striate._call.on_device``: the launches of a device, on host tensors."""
+    given = [None if tensor is None else _call._given(tensor) for tensor in operands]
+    try:
+        recipe = _core.cuda_call_recipe(op, settings, given, [_call._given(tensor) for tensor in results])
+    except ValueError:
+        return False
+    emulate(recipe, operands, results, seed=1)
+    return True
 
 
 def emulate(

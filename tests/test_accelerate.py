@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 import striate
+from striate.bench.problems import Problem
+from striate.bench.records import read
+from striate.nn import _accelerate
 
 
 def _depthwise(model: torch.nn.Module) -> int:
@@ -110,4 +116,69 @@ def test_measure_times_both_ways() -> None:
     assert "ms, torch" in report.rows[0].why and "not depthwise" in report.rows[1].why
     assert report.rows[0].swapped == isinstance(model[0], striate.nn.Conv2d)
     torch.testing.assert_close(model(x), before)
-    assert str(striate.accelerate(torch.nn.Linear(2, 2))) == "no convolutions found"
+    assert str(striate.accelerate(torch.nn.Linear(2, 2))) == "no convolutions or pooling layers found"
+
+
+def test_measure_true_takes_a_sample() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 8, 7, groups=8, padding=3), torch.nn.Conv2d(8, 8, 3)
+    ).eval()
+    x = torch.randn(1, 8, 16, 16)
+    report = striate.accelerate(model, measure=True, sample=x)
+    row = report.rows[0]
+    assert row.measured and row.gain is not None and row.swapped == (row.gain > 1)
+    assert report.rows[1].gain is None
+    assert f"{row.gain:.2g}x" in str(report) and "~" not in str(report)
+    report.restore()
+    assert type(model[0]) is torch.nn.Conv2d
+    model.train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    assert striate.accelerate(model, measure=True, sample=(x,)).rows[0].measured
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"measure": True}, "needs sample"),
+        ({"measure": 3}, "measure must be a bool or a sample input, not int"),
+        ({"measure": True, "sample": "x"}, "sample must be a tensor"),
+        ({"measure": torch.ones(1), "sample": torch.ones(1)}, "both samples"),
+    ],
+)
+def test_what_cannot_be_measured_is_said(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(TypeError, match=text):
+        striate.accelerate(torch.nn.Conv2d(4, 4, 3, groups=4), **settings)  # type: ignore[arg-type]
+
+
+def test_the_report_predicts_from_the_record() -> None:
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(8, 8, 7, groups=8), torch.nn.Conv2d(8, 8, 1), torch.nn.Conv1d(8, 8, 5, groups=8)
+    )
+    report = striate.accelerate(model)
+    assert [row.gain for row in report.rows] == [_accelerate.RECORDED[2, False][49], None, 6.36]
+    assert "layer" in str(report) and "shape" in str(report) and "gain" in str(report)
+    assert "~3.9x" in str(report) and f"recorded on {_accelerate.RECORDED_ON}" in str(report)
+
+
+def test_predicted_gains_are_those_of_the_record() -> None:
+    record = Path(__file__).parents[1] / "bench" / "record" / "epyc-2vcpu" / "goals.jsonl"
+    sums: dict[str, list[float]] = {}
+    keys: dict[str, tuple[int, bool, int]] = {}
+    for case in (
+        r for r in read(record) if r["kind"] == "case" and r["threads"] == 2 and r["dtype"] == "f32"
+    ):
+        problem = Problem.parse(case["problem"])
+        keys[case["label"]] = (problem.rank, set(problem.dilation) != {1}, math.prod(problem.kernel))
+        total = sums.setdefault(case["label"], [0.0, 0.0])
+        for at, name in enumerate(("torch", "striate")):
+            total[at] += case["times"][name]["median"]
+    least: dict[tuple[int, bool], dict[int, float]] = {}
+    for label, (theirs, ours) in sums.items():
+        rank, dilated, taps = keys[label]
+        known = least.setdefault((rank, dilated), {})
+        known[taps] = min(known.get(taps, math.inf), theirs / ours)
+    assert _accelerate.RECORDED.keys() == least.keys()
+    for key, table in _accelerate.RECORDED.items():
+        assert table == {taps: float(f"{gain:.3g}") for taps, gain in least[key].items()}

@@ -1,4 +1,4 @@
-"""The CUDA rows of convolution: their real text, run on the host with the launches that a device would get, and
+"""The direct CUDA row of convolution: its real text, run on the host with the launches that a device would get, and
 compiled for every architecture within a budget of registers."""
 
 import json
@@ -16,6 +16,7 @@ from strategies import BF16, F16, F32, F64, Depthwise, channels_last, poisoned, 
 from striate import _core
 
 BUDGETS = Path(__file__).with_name("cuda_budgets.json")
+ROW = "cuda.direct"
 PASSES, LAYOUTS = ("fwd", "dx", "dw"), ("nchw", "nhwc")
 
 
@@ -39,12 +40,12 @@ PROBLEMS = [
 ]
 
 
-def check(problem: Depthwise, pass_: str, layout: str, seed: int = 0, sanitize: bool = False) -> None:
+def check(problem: Depthwise, pass_: str, layout: str, row: str = ROW, **options: int) -> None:
     """On integers, which every correct kernel adds without rounding: equality."""
     x, w, bias, g = problem.operands()
     dx, dw = problem.gradients(x, w, g)
     lay = channels_last if layout == "nhwc" else torch.Tensor.contiguous
-    recipe = conv_recipe(problem.line(pass_, layout))
+    recipe = conv_recipe(problem.line(pass_, layout), row)
     operands, expected = {
         "fwd": ((lay(x), w, bias), problem.exact.forward(x, w, bias)),
         "dx": ((lay(g), w, None), dx),
@@ -53,7 +54,7 @@ def check(problem: Depthwise, pass_: str, layout: str, seed: int = 0, sanitize: 
     kind = problem.dtypes[1 if pass_ == "dw" else 0]
     out = poisoned(tuple(expected.shape), kind)
     out = out if pass_ == "dw" else lay(out)
-    emulate(recipe, operands, (out,), seed, sanitize)
+    emulate(recipe, operands, (out,), **options)
     wrong = (out != expected.to(kind)).nonzero()
     assert not len(wrong), (problem.line(pass_, layout), wrong[:5])
 
@@ -85,7 +86,7 @@ def test_bits_do_not_depend_on_the_order_of_threads():
     made = []
     for seed in range(3):
         out = poisoned(problem.weight_shape, F32)
-        emulate(conv_recipe(problem.line("dw")), (g, x, None), (out,), seed)
+        emulate(conv_recipe(problem.line("dw"), ROW), (g, x, None), (out,), seed)
         made.append(out)
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])
     exact = problem.exact.grad_weight(g, x, problem.kernel)
@@ -102,7 +103,7 @@ LINES = {
 
 def cost(name: str, pass_: str, dtype: str, layout: str, arch: int) -> tuple[int, int]:
     """Most registers and most spilled bytes of the launches."""
-    recipe = conv_recipe(f"conv {pass_} {dtype} {layout} cuda {LINES[name]}")
+    recipe = conv_recipe(f"conv {pass_} {dtype} {layout} cuda {LINES[name]}", ROW)
     logs = [cuda_nvrtc.compile(step["source"], arch)[1] for step in recipe["launches"]]
     return max(log.registers for log in logs), max(log.spilled for log in logs)
 

@@ -226,6 +226,13 @@ HALVES = """
         for (int e = 0; e < 2; ++e) fb[r] |= u32(b[(pair + e + r * 8) * 8 + line].bits) << 16 * e;
     mma_m16n8k16<T>(d, fa, fb);
 """
+SHALLOW = """
+    for (int r = 0; r < 2; ++r)
+        for (int e = 0; e < 2; ++e) fa[r] |= u32(a[(line + r * 8) * 8 + pair + e].bits) << 16 * e;
+    for (int e = 0; e < 2; ++e) fb[0] |= u32(b[(pair + e) * 8 + line].bits) << 16 * e;
+    mma_m16n8k8<T>(d, {fa[0], fa[1]}, fb[0]);
+"""
+SHUFFLED = SHALLOW.replace("mma_m16n8k8<T>", "product_by_shuffles<T>")
 TF32 = """
     for (int r = 0; r < 4; ++r) fa[r] = to_tf32(a[(line + r % 2 * 8) * 8 + t % 4 + r / 2 * 4]);
     for (int r = 0; r < 2; ++r) fb[r] = to_tf32(b[(t % 4 + r * 4) * 8 + line]);
@@ -234,11 +241,20 @@ TF32 = """
 STORE = "for (int i = 0; i < 4; ++i) out[(line + i / 2 * 8) * 8 + pair + i % 2] = d[i];"
 
 
-@pytest.mark.parametrize(("c_type", "dtype", "depth"), [("Half", torch.float16, 16), ("Bfloat", torch.bfloat16, 16),
-                                                  ("float", torch.float32, 8)])  # fmt: skip
-def test_products_of_a_warp(c_type, dtype, depth):
+@pytest.mark.parametrize(
+    ("c_type", "dtype", "depth", "product"),
+    [
+        ("Half", torch.float16, 16, HALVES),
+        ("Bfloat", torch.bfloat16, 16, HALVES),
+        ("Half", torch.float16, 8, SHALLOW),
+        ("Bfloat", torch.bfloat16, 8, SHALLOW),
+        ("Bfloat", torch.bfloat16, 8, SHUFFLED),
+        ("float", torch.float32, 8, TF32),
+    ],
+)
+def test_products_of_a_warp(c_type, dtype, depth, product):
     """Fragments are laid out here from the manual, element by element; integers must come out equal."""
-    body = f"using T = {c_type};" + MMA + (HALVES if depth == 16 else TF32) + STORE
+    body = f"using T = {c_type};" + MMA + product + STORE
     draw = torch.Generator().manual_seed(depth)
     a, b = (torch.randint(-99, 100, shape, generator=draw).to(dtype) for shape in ((16, depth), (depth, 8)))
     got = run(body, torch.zeros(16, 8), a, b, n=3)

@@ -18,6 +18,7 @@ TENSOR = """
     ldmatrix<1>(c, raw + 16 * t);
     a[0] ^= c[0];
     mma_m16n8k16<T>(d, a, b);
+    mma_m16n8k8<T>(d, {{a[1], a[2]}}, b[1]);
     for (int i = 0; i < 4; ++i) static_cast<T*>(args.out)[4 * t + i] = Scalar<T>::narrow(d[i]);
 """
 TF32 = """
@@ -53,7 +54,7 @@ PACKS = """
 
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(("body", "since"), [
-    (TENSOR.format("Half"), 75), (TENSOR.format("Bfloat"), 80), (TF32, 80), (COPIES, 75), (PACKS.format("Half", 8), 75),
+    (TENSOR.format("Half"), 75), (TENSOR.format("Bfloat"), 75), (TF32, 80), (COPIES, 75), (PACKS.format("Half", 8), 75),
     (PACKS.format("Bfloat", 4), 75), (PACKS.format("float", 4), 75), (PACKS.format("double", 2), 75),
 ])  # fmt: skip
 def test_building_blocks_compile_without_spills(arch, body, since):

@@ -391,24 +391,68 @@ def test_clamping_is_asked_for() -> None:
     assert bool((layer.P[0] == 3).all())
 
 
-@pytest.mark.parametrize(("groups", "size"), [(1, 9), (2, 8)])
-def test_steps_equal_the_causal_layer(groups: int, size: int) -> None:
+def delay_layer(groups: int, size: int) -> nn.Dcls1d:
     torch.manual_seed(1)
     layer = nn.Dcls1d(4, 6, 1, dilated_kernel_size=size, groups=groups, version="v0")
     with torch.no_grad():
-        layer.P.uniform_(-size // 2 + 1, size // 2 - 1)
+        layer.P.uniform_(-(size // 2), max(size // 2 - 1, 0))
         layer.weight.copy_(torch.randint(-4, 5, layer.weight.shape))
+        assert layer.bias is not None
         layer.bias.fill_(1)
     layer.round_positions_()
-    x = torch.randint(-4, 5, (2, 4, 20)).float()
-    expected = layer(torch.nn.functional.pad(x, (size - 1, 0)))
-    state, found = layer.initial_state(2), []
-    for sample in x.unbind(-1):
-        output, state = layer.step(sample, state)
-        found.append(output)
-    assert torch.equal(torch.stack(found, -1), expected)
+    return layer
+
+
+STEP_ROWS = [row["name"] for row in striate.kernels() if row["op"] == "delay_step" and row["available"]]
+
+
+@pytest.mark.parametrize("row", STEP_ROWS)
+@pytest.mark.parametrize(("groups", "size", "batch"), [(1, 9, 2), (2, 8, 1), (2, 5, 37), (1, 1, 16)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_prefix_of_steps_equals_the_causal_layer(
+    row: str, groups: int, size: int, batch: int, dtype: torch.dtype
+) -> None:
+    layer = delay_layer(groups, size).to(dtype)
+    x = torch.randint(-4, 5, (batch, 4, 20)).to(dtype)
+    state, found = layer.initial_state(batch), []
+    memory = state.ring.data_ptr()
+    _core.set_kernels(f"^{row}$")
+    try:
+        with torch.no_grad():
+            for sample in x.unbind(-1):
+                output, state = layer.step(sample, state)
+                found.append(output)
+    finally:
+        _core.set_kernels(None)
+    assert state.ring.data_ptr() == memory
+    for length in range(1, 21):  # what follows a prefix must not show in it
+        expected = layer(torch.nn.functional.pad(x[..., :length], (size - 1, 0)))
+        assert torch.equal(torch.stack(found[:length], -1), expected)
+
+
+def test_steps_on_threads_branches_and_gradients() -> None:
+    torch.manual_seed(0)
+    layer = nn.Dcls1d(64, 96, 1, dilated_kernel_size=25, version="v0")
+    layer.round_positions_()
+    x, found = torch.randn(30, 64, 5), []
+    for threads in (1, 2, 7):
+        torch.set_num_threads(threads)
+        state = layer.initial_state(30)
+        with torch.no_grad():
+            found.append(torch.stack([layer.step(sample, state)[0] for sample in x.unbind(-1)]))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    branch = state.clone()
+    with torch.no_grad():
+        assert torch.equal(layer.step(x[..., 0], branch)[0], layer.step(x[..., 0], state)[0])
+    state = layer.initial_state(30)
+    steps = torch.stack([layer.step(sample, state)[0] for sample in x.unbind(-1)], -1)
+    whole = layer(torch.nn.functional.pad(x, (24, 0)))
+    (mine,), (right,) = (torch.autograd.grad(y.square().sum(), [layer.weight]) for y in (steps, whole))
+    assert apart(steps, whole) < 1e-5 and apart(mine, right) < 1e-5
+    with pytest.raises(RuntimeError, match=r"input: expected \[30, 64\], got \[29, 64\]"):
+        layer.step(x[:29, :, 0], state)
     with pytest.raises(RuntimeError, match="kernel_count 1"):
-        nn.Dcls1d(4, 6, 2, dilated_kernel_size=9).step(x[..., 0], state)
+        nn.Dcls1d(4, 6, 2, dilated_kernel_size=9).initial_state(1)
 
 
 def test_parameter_groups_list_shared_positions_once() -> None:

@@ -17,11 +17,37 @@ import striate
 from oracle import UNIT, integers
 from strategies import MEMORY, any_way
 from striate import _core
+from striate.ops import pool
 
 ISAS = sorted({row["isa"] for row in striate.kernels() if row["op"] == "pool" and row["available"]})
 every_row = pytest.mark.parametrize("rows", [f"[.]{isa}$" for isa in (*ISAS, "reference")])
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 R, T, V = RuntimeError, TypeError, ValueError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ours() -> Any:
+    """Nothing here is left to torch for its speed."""
+    kept = pool._SHARED, pool._SHARED_SCATTERED
+    pool._SHARED = pool._SHARED_SCATTERED = 0
+    yield
+    pool._SHARED, pool._SHARED_SCATTERED = kept
+
+
+def test_what_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_SHARED", 6)
+    monkeypatch.setattr(pool, "_SHARED_SCATTERED", 12)
+    x = torch.randn(2, 8, 12, 12).to(memory_format=torch.channels_last)
+
+    def reason(mode: str, x: Tensor, kernel: int, stride: int, dilation: int = 1) -> str:
+        call = pool.CALLS[mode, 2]
+        return pool._torch_reason(call, x, pool._windows(call, kernel, stride, 0, dilation, False))
+
+    assert reason("max", x, 3, 2) == "channels last, 2.25 windows to a number"
+    assert not reason("max", x, 3, 1) and not reason("max", x, 3, 2, dilation=2)
+    assert not reason("sum", x, 2, 2) and not reason("max", x.contiguous(), 3, 2)
+    assert "9 windows" in reason("max", x.requires_grad_(), 3, 1) and not reason("avg", x, 3, 1)
+    assert torch.equal(striate.max_pool2d(x, 3, 2), F.max_pool2d(x, 3, 2))
 
 
 @pytest.fixture

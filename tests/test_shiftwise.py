@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import striate
-from striate import nn
+from striate import _core, nn
 from striate.compat.shiftwise import ShifthWiseConv2dImplicit
 from striate.ops.shiftwise import Permutations
 
@@ -61,7 +61,7 @@ def expand_shift_add(x: Tensor, weights: Tensor, big: int, permutations: Permuta
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, int, Permutations]:
-    small = draw(st.sampled_from([1, 3, 5]))
+    small = draw(st.sampled_from([1, 2, 3, 4, 5]))
     big = draw(st.integers(small, 17))
     batch, channels, paths, reps = (draw(st.integers(1, 3)) for _ in range(4))
     height, width = draw(st.integers(1, 14)), draw(st.integers(1, 14))
@@ -140,10 +140,10 @@ def test_permutations_follow_the_published_seed_and_leave_the_global_state() -> 
 
 
 @pytest.mark.parametrize("bn", [True, False])
-@pytest.mark.parametrize("big", [9, 13])
-def test_layer_trains_and_merges(bn: bool, big: int) -> None:
+@pytest.mark.parametrize(("big", "small"), [(9, 3), (13, 3), (9, 4), (10, 2)])
+def test_layer_trains_and_merges(bn: bool, big: int, small: int) -> None:
     torch.manual_seed(0)
-    layer = nn.ShiftwiseConv2d(4, big, n_path=3, bn=bn)
+    layer = nn.ShiftwiseConv2d(4, big, small, n_path=3, bn=bn)
     x = torch.randn(3, 4, 11, 12)
     for _ in range(3):
         trained = layer(x)
@@ -176,6 +176,7 @@ def test_masks_take_filters_out() -> None:
     mask = (torch.rand(9, 1, 1, 1) > 0.4).float()
     layer.set_mask(mask)
     x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(nn.merge(layer)(x), layer(x), atol=1e-5)
     exact = expand_shift_add(x, torch.stack([c.weight for c in layer.LoRAs]) * mask, 9, layer.permutations)
     assert torch.allclose(layer(x), sum(exact) + x, atol=1e-5)
     layer(x).sum().backward()
@@ -183,6 +184,51 @@ def test_masks_take_filters_out() -> None:
     assert grad is not None and bool((grad[mask.flatten() == 0] == 0).all()) and bool((grad != 0).any())
     with pytest.raises(RuntimeError, match="mask: expected"):
         layer.set_mask(torch.ones(4, 1, 1, 1))
+
+
+@pytest.mark.parametrize("row", [row["name"] for row in striate.kernels() if row["op"] == "branches"])
+@pytest.mark.parametrize("shape", [(2, 9, 28, 33), (1, 3, 35, 50), (1, 2, 3, 40)])
+def test_masked_blocks_are_exact_in_every_row(row: str, shape: tuple[int, ...]) -> None:
+    if not next(found for found in striate.kernels() if found["name"] == row)["available"]:
+        pytest.skip("not on this machine")
+    generator = torch.Generator().manual_seed(3)
+    channels = shape[1]
+    permutations = striate.shiftwise_permutations(channels, 13, 3, 1)
+    x = torch.randint(-3, 4, shape, generator=generator).float().requires_grad_()
+    weights = torch.randint(-2, 3, (1, channels * 5, 1, 3, 3), generator=generator).float()
+    weights *= torch.rand(1, channels * 5, 1, 1, 1, generator=generator) > 0.5
+    upstream = [torch.randint(-3, 4, shape, generator=generator).float() for _ in range(3)]
+    _core.set_kernels(f"^{row}$")
+    try:
+        mine = striate.shiftwise_conv2d(x, weights, big_kernel=13, permutations=permutations, sparse=True)
+        (dx,) = torch.autograd.grad(mine, x, upstream)
+    finally:
+        _core.set_kernels(None)
+    right = expand_shift_add(x, weights, 13, permutations)
+    assert all(torch.equal(a, b) for a, b in zip(mine, right, strict=True))
+    assert torch.equal(dx, torch.autograd.grad(right, x, upstream)[0])
+
+
+def test_masked_blocks_are_not_computed() -> None:
+    torch.manual_seed(0)
+    layer = nn.ShiftwiseConv2d(4, 15, n_rep=1, bn=False)
+    mask = torch.ones(4, 5, 1, 1, 1)
+    mask[1] = 0
+    x = torch.randn(1, 4, 20, 40)
+    x[0, 1, 9, 9] = torch.inf  # times zero it would be NaN
+    layer.set_mask(mask.flatten(0, 1))
+    sums = striate.shiftwise_conv2d(
+        x, layer.weights(), big_kernel=15, permutations=layer.permutations, sparse=True
+    )
+    assert all(torch.equal(y[0, 1], torch.zeros(20, 40)) for y in sums)
+    mask[1, 1:] = 1
+    layer.set_mask(mask.flatten(0, 1))
+    assert not layer.sparse  # one block of twenty is too few
+    layer.set_mask(torch.cat([torch.zeros(2, 5, 1, 1, 1), torch.ones(2, 5, 1, 1, 1)]).flatten(0, 1))
+    assert layer.sparse and layer.merged().grain == 3
+    assert torch.equal(layer(x.nan_to_num(posinf=2.0))[0, 0], x[0, 0])
+    layer.set_mask(None)
+    assert not layer.sparse
 
 
 def test_drop_in_keeps_ghosts_behind() -> None:
@@ -227,11 +273,9 @@ def test_bad_arguments() -> None:
         striate.shiftwise_conv2d(x, torch.zeros(1, 8, 1, 3, 3), big_kernel=12, permutations=permutations)
     with pytest.raises(RuntimeError, match="expected x"):
         striate.shiftwise_conv2d(x[0], weights, big_kernel=9, permutations=permutations)
-    with pytest.raises(ValueError, match="odd size, got 2"):
-        striate.shiftwise_conv2d(x, torch.zeros(1, 6, 1, 2, 2), big_kernel=6, permutations=permutations)
     with pytest.raises(ValueError, match="big_kernel: expected at least"):
         striate.shiftwise_conv2d(x, weights, big_kernel=2, permutations=permutations)
-    with pytest.raises(ValueError, match="small_kernel: expected an odd size"):
-        nn.ShiftwiseConv2d(4, 9, 4)
+    with pytest.raises(ValueError, match="small_kernel: expected 1 to big_kernel 9, got 10"):
+        nn.ShiftwiseConv2d(4, 9, 10)
     with pytest.raises(ValueError, match="as many out_channels"):
         ShifthWiseConv2dImplicit(4, 8, 9)

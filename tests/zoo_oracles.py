@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from striate import zoo
-from striate.zoo import weights
+from striate.zoo.registry import reference
 
 Call = Callable[[nn.Module, Any], Any]
 
@@ -43,21 +43,24 @@ def leaves(value: Any) -> list[Tensor]:
     return [value] if isinstance(value, Tensor) else [leaf for item in value for leaf in leaves(item)]
 
 
-def fingerprint(row: zoo.Row, shape: tuple[int, ...]) -> list[float]:
-    """Moments and some values of the outputs, in float64, for weights and an input that a formula gives."""
-    model = zoo.create_model(row.name).double().eval()
+def fingerprint(row: zoo.Row, shape: tuple[int, ...], **overrides: Any) -> list[float]:
+    """Moments and some values of the outputs, in float64, for weights and an input that a formula gives.
+
+    The formula numbers tensors by first use and looks at their shape without axes of one, not at names or at the order
+    in which a constructor made them.
+    """
+    model = zoo.create_model(row.name, **overrides).double().eval()
+    x = torch.sin(torch.arange(math.prod(shape), dtype=torch.double) * 0.0137).view(shape)
+    x = x if row.channels else torch.arange(math.prod(shape)).view(shape) * 7 % row.classes
     with torch.no_grad():
-        for k, (name, tensor) in enumerate([*model.named_parameters(), *model.named_buffers()]):
-            if not tensor.is_floating_point():
-                continue
-            wave = torch.cos(torch.arange(tensor.numel(), dtype=torch.double) * 0.7390851 + k).view(
-                tensor.shape
-            )
-            if tensor.ndim > 1:
-                tensor.copy_(wave * math.sqrt(3 / tensor[0].numel()))
+        for k, (name, tensor) in enumerate(zoo.first_use(model, x).items()):
+            wave = torch.cos(torch.arange(tensor.numel(), dtype=torch.double) * 0.7390851 + k)
+            plain = tensor.squeeze()
+            if plain.ndim > 1:
+                wave = wave * math.sqrt(3 / plain[0].numel())
             else:
-                tensor.copy_(wave * 0.1 + (1 if "var" in name or name.endswith("weight") else 0))
-        x = torch.sin(torch.arange(math.prod(shape), dtype=torch.double) * 0.0137).view(shape)
+                wave = wave * 0.1 + (1 if "var" in name or name.endswith("weight") else 0)
+            tensor.copy_(wave.view(tensor.shape))
         y = torch.cat([leaf.flatten() for leaf in leaves(model(x))])
     picks = y[torch.linspace(0, y.numel() - 1, 5).long()]
     return [y.mean().item(), y.std().item(), *picks.tolist()]
@@ -75,7 +78,7 @@ def oracle(row: zoo.Row) -> tuple[nn.Module, Call | None]:
     except Exception as error:  # torchvision beside a torch of another build fails in many ways
         pytest.skip(f"{package} does not import: {error}")
     options = identity_former(row) if row.family == "IdentityFormer" else OPTIONS.get(row.name, {})
-    return weights.reference(row.oracle, **options), CALLS.get(row.name)
+    return reference(row.oracle, **options), CALLS.get(row.name)
 
 
 def identity_former(row: zoo.Row) -> dict[str, Any]:
@@ -152,9 +155,12 @@ CALLS: dict[str, Call] = {
 
 
 if __name__ == "__main__":
-    from test_zoo import representatives, shape_of
+    from test_zoo import representatives, shape_of, thin
+
+    torch.set_num_threads(1)
 
     names = [name for name in representatives() if not has_oracle(zoo.info(name))]
-    prints = {name: fingerprint(zoo.info(name), shape_of(zoo.info(name))) for name in names}
+    rows = {name: zoo.info(name) for name in names}
+    prints = {name: fingerprint(r, shape_of(r), **thin(r)) for name, r in rows.items()}
     lines = (f"{json.dumps(name)}: {json.dumps(values)}" for name, values in prints.items())
     GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -9,6 +9,7 @@ folders, so a file that is missing from the sdist shows only here.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -47,6 +48,8 @@ def main() -> int:
         scratch = Path(scratch_name)
         maturin("sdist", "--out", str(scratch / "dist"), cwd=ROOT)
         (archive,) = (scratch / "dist").glob("*.tar.gz")
+        (ROOT / "dist").mkdir(exist_ok=True)
+        shutil.copy(archive, ROOT / "dist")  # what is checked is what is released
         with tarfile.open(archive) as tar:
             tar.extractall(scratch / "source", filter="data")
         (source,) = (scratch / "source").iterdir()

@@ -10,7 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from striate import zoo
+from striate.zoo.rows import ABSENT
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "zoo.md"
 INTRODUCTION = """\
@@ -22,11 +26,13 @@ Each row is data on one of nine skeletons; `striate.zoo.create_model(name, conv=
 exact for the classes of the row, multiply-adds (in 1e9, at the given size) and accuracy are as published.
 `striate bench --zoo [name ...]` times networks on both. How to add a row: [howto](howto/add-a-network.md).
 
-"Verified" tells what the tests compare a row with: `timm`, `torchvision` and other packages by name mean equal outputs
-for the same random weights; `count` means the parameter count of the reference implementation, exact or to the digits
-that were published, and `paper` the layer list of the paper; `layers` is a network verified above with a layer that has
-tests of its own put in. Rows of the last three kinds guard their outputs against change by a fingerprint. Where nothing
-could be built yet the column says why.
+"Verified" tells what a row was compared with. The name of a package means that the tests compare outputs for the same
+random weights; the name of a repository, that the smallest variants were so compared with its code when they were
+written, the parameters of the others counted where it makes them. `count` means its parameter count alone, exact or as
+published, and `paper` the layer list of the paper; `layers` is a network verified above with a layer
+that has tests of its own put in. Rows without a package guard their outputs against change by a fingerprint.
+
+"Convolutions" are those of the first row of a table; layers of `striate.nn` by name.
 
 """
 COLUMNS = (
@@ -43,20 +49,42 @@ COLUMNS = (
 
 
 def verified(row: zoo.Row) -> str:
-    """What the tests compare the row with."""
-    return row.absent or row.missing or row.oracle.partition(":")[0]
+    """What the row was compared with."""
+    package, _, name = row.oracle.partition(":")
+    return f"[{name}](https://github.com/{name})" if package == "github" else package
+
+
+def kind(layer: nn.modules.conv._ConvNd) -> str:
+    """Such as ``depthwise 7x7`` or ``3x3 dilated``."""
+    size = "x".join(map(str, layer.kernel_size))
+    words = ["transposed"] if layer.transposed else []
+    if layer.groups > 1:
+        words.append("depthwise" if layer.groups == layer.in_channels else "grouped")
+    return " ".join([*words, size, *(["dilated"] if max(layer.dilation) > 1 else [])])
+
+
+def convolutions(row: zoo.Row) -> str:
+    """The kinds of convolution in a network, in the order in which they first occur."""
+    with torch.device("meta"):
+        model = zoo.create_model(row.name)
+    found: dict[str, None] = {}
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd) and type(layer).__module__.startswith("torch"):
+            found[kind(layer)] = None
+        elif type(layer).__module__.startswith("striate.nn") and "_parts" not in type(layer).__module__:
+            found[f"`{type(layer).__name__}`"] = None
+    return ", ".join(found)
 
 
 def cells(row: zoo.Row) -> list[str]:
     """One line of the table."""
-    size = "x".join(map(str, row.size)) if row.args else ""
+    size = "x".join(map(str, row.size))
     paper = f"[{row.paper}](https://arxiv.org/abs/{row.paper})" if row.paper[:4].isdigit() else row.paper
-    params = f"{row.params:,}" if row.params else ""
     macs = f"{row.macs:g}" if row.macs else ""
     return [
         f"`{row.name}`",
         row.skeleton,
-        params,
+        f"{row.params:,}",
         size,
         macs,
         row.accuracy,
@@ -70,9 +98,18 @@ def page(rows: Sequence[zoo.Row]) -> str:
     """The whole document: one table for each architecture."""
     lines: list[str] = []
     for name in dict.fromkeys(row.family for row in rows):
-        lines += [f"## {name}", "", "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+        first = next(row for row in rows if row.family == name)
+        lines += [
+            f"## {name}",
+            "",
+            f"Convolutions: {convolutions(first)}.",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|" + "---|" * len(COLUMNS),
+        ]
         lines += ["| " + " | ".join(cells(row)) + " |" for row in rows if row.family == name]
         lines.append("")
+    lines += ["## Without a row", "", *(f"* {name}: {reason}." for name, reason in ABSENT.items()), ""]
     return INTRODUCTION + "\n".join(lines)
 
 

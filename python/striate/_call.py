@@ -44,6 +44,13 @@ def call(op: str, settings: str, operands: Sequence[Tensor | None], results: Seq
     return _core.call(op, settings, given, [_given(tensor) for tensor in results], torch.get_num_threads())
 
 
+def on_device(op: str, settings: str, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """Run ``op`` on tensors of a CUDA device, on torch's current stream; False where no row of ours takes it."""
+    given = [None if tensor is None else _given(tensor) for tensor in operands]
+    device = results[0].device.index
+    return _core.cuda_call(op, settings, given, [_given(tensor) for tensor in results], device) is not None
+
+
 def dense(tensor: Tensor) -> Tensor:
     """``tensor.contiguous()``, also in a forked child, where torch's copy would wait for threads that it has not."""
     if tensor.is_contiguous():

@@ -1,7 +1,7 @@
 """Torch's contenders in a process of their own, for baselines that may never return.
 
 On machines with AMX, torch's half-precision convolutions with large kernels can hang inside oneDNN. The child
-speaks one JSON object per line: ``{"problem", "contender", "threads", "calls", "together"}`` is answered by
+speaks one JSON object per line: ``{"problem", "contender", "threads", "copies", "calls", "together"}`` is answered by
 ``{"seconds": [...]}`` or ``{"error": text}``.
 """
 
@@ -102,9 +102,9 @@ def _pump(stream: IO[str], answers: queue.Queue[str]) -> None:
 class Remote:
     """A contender that runs in the child."""
 
-    def __init__(self, child: Child, problem: str, contender: str, threads: int) -> None:
+    def __init__(self, child: Child, problem: str, contender: str, threads: int, copies: int = 1) -> None:
         self.child = child
-        self.request = {"problem": problem, "contender": contender, "threads": threads}
+        self.request = {"problem": problem, "contender": contender, "threads": threads, "copies": copies}
 
     def sample(self, calls: int, together: bool) -> list[float]:
         """Seconds of each call, or one mean of them if ``together``; TimeoutError when it does not come back."""
@@ -117,7 +117,7 @@ def _serve(requests: Iterator[str]) -> Iterator[dict[str, Any]]:
     from .contenders import rival
     from .operands import make_operands
     from .problems import Problem
-    from .timing import sample
+    from .timing import Rotating, sample
 
     yield {"seconds": []}
     key, call = None, None
@@ -128,7 +128,8 @@ def _serve(requests: Iterator[str]) -> Iterator[dict[str, Any]]:
                 torch.set_num_threads(request["threads"])
             if call is None or key != (request["problem"], request["contender"]):
                 key = request["problem"], request["contender"]
-                call = rival(key[1], make_operands(Problem.parse(key[0])))
+                operands = make_operands(Problem.parse(key[0]))
+                call = Rotating([rival(key[1], operands.copy()) for _ in range(request["copies"])])
             yield {"seconds": sample(call, request["calls"], request["together"])}
         except (RuntimeError, ValueError) as error:
             yield {"error": str(error)}

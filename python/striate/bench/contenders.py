@@ -13,13 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _core
 from .._problem import config
+from ..ops import conv1d, conv2d, conv3d, fft_conv1d, fft_conv2d, fft_conv3d
 from .operands import Operands, in_layout
-from .problems import Problem
+from .problems import STEP, Problem
+from .timing import Call
 
-Call = Callable[[], Tensor]
-
-VS = ("default", "best", "tricks", "fft", "compile")
+VS = ("torch", "channels_last", "tricks", "fft", "compile", "cudnn", "prealloc")
+# Names of another time, and of what most people want.
+ALIASES = {"default": "torch", "best": "channels_last"}
 DEFAULT = "torch"
 _MASK = {"dx": [True, False, False], "dw": [False, True, False]}
 
@@ -27,6 +30,8 @@ _MASK = {"dx": [True, False, False], "dw": [False, True, False]}
 def striate(operands: Operands) -> Call:
     """The raw operator, output allocation included."""
     p, x, w, g = operands.problem, operands.x, operands.w, operands.g
+    if p.pass_ == STEP:
+        return _striate_step(operands)
     ops, settings = torch.ops.striate, config(p.stride, p.padding, p.dilation, p.groups)
     if p.pass_ == "fwd":
         forward = str(settings)
@@ -39,26 +44,113 @@ def striate(operands: Operands) -> Call:
     return lambda: ops.conv_grad_weight(g, x, weigh)
 
 
+def _preallocated(operands: Operands) -> Call:
+    """The kernel alone, into memory that exists, through the door that knows no torch and on threads of its own."""
+    p = operands.problem
+    first, second = {"fwd": ("x", "w"), "dx": ("g", "w"), "dw": ("g", "x")}[p.pass_]
+    a, b = getattr(operands, first), getattr(operands, second)
+    name = {"fwd": "g", "dx": "x", "dw": "w"}[p.pass_]
+    out = torch.empty_like(getattr(operands, name))
+    line, run = str(p), _core.run
+
+    def call() -> Tensor:
+        run(line, out.data_ptr(), a.data_ptr(), b.data_ptr(), 0, torch.get_num_threads())
+        return out
+
+    return call
+
+
+def _searched(call: Call) -> Call:
+    """With cuDNN's own search for the fastest algorithm, which the first call pays."""
+
+    def searched() -> Tensor:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False):
+            return call()
+
+    return searched
+
+
+def _step(conv: Callable[..., Tensor], operands: Operands) -> Call:
+    """Output and both gradients through autograd."""
+    x, w = (tensor.detach().requires_grad_() for tensor in (operands.x, operands.w))
+    g = operands.g
+
+    def call() -> tuple[Tensor, ...]:
+        y = conv(x, w)
+        return (y.detach(), *torch.autograd.grad(y, (x, w), g))
+
+    return call
+
+
+def _torch_step(operands: Operands) -> Call:
+    p = operands.problem
+    conv = (F.conv1d, F.conv2d, F.conv3d)[p.rank - 1]
+    even = all(low == high >= 0 for low, high in p.pads)
+    pads, inside = _flat(list(p.pads)), [low for low, _ in p.pads] if even else 0
+
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        x = x if even else F.pad(x, pads)
+        return conv(x, w, None, p.stride, inside, p.dilation, p.groups)
+
+    return _step(forward, operands)
+
+
+def _striate_step(operands: Operands) -> Call:
+    p = operands.problem
+    conv = (conv1d, conv2d, conv3d)[p.rank - 1]
+    even = all(low == high for low, high in p.pads)
+    pads, inside = _flat(list(p.pads)), tuple(low for low, _ in p.pads) if even else 0
+
+    def forward(x: Tensor, w: Tensor) -> Tensor:
+        x = x if even else F.pad(x, pads)
+        return conv(x, w, None, p.stride, inside, p.dilation, p.groups)
+
+    return _step(forward, operands)
+
+
 def rivals(problem: Problem, vs: tuple[str, ...]) -> list[str]:
     """Names of torch's contenders for a problem."""
-    names = [DEFAULT] if "default" in vs or "best" in vs else []
-    if "best" in vs:
+    names = [DEFAULT] if "torch" in vs or "channels_last" in vs else []
+    if "channels_last" in vs:
         other = "contiguous" if problem.layout == "nhwc" else "channels_last"
         names.append("torch.conv2d_nhwc" if problem.rank == 1 else f"torch.{other}")
     simple = problem.c_in == problem.c_out == 1
     if "tricks" in vs and problem.pass_ == "dw" and simple and problem.rank < 3:
         names.append("torch.as_forward")
-    plain = simple and set(problem.stride) == {1} and min(problem.padding) >= 0
-    if "fft" in vs and plain and problem.dtype.itemsize >= 4:
-        names.append("torch.fft")
+    if "fft" in vs:
+        names += _transforms(problem, simple)
     if "compile" in vs:
         names.append("torch.compile")
+    if "cudnn" in vs and problem.device == "cuda":
+        names.append("torch.cudnn_benchmark")
+    if "prealloc" in vs and problem.device == "cpu" and problem.pass_ != STEP:
+        names.append("striate.prealloc")
     return names
+
+
+def _transforms(problem: Problem, simple: bool) -> list[str]:
+    """Contenders by transforms, where they compute the same."""
+    plain = simple and set(problem.stride) == {1} and min(problem.padding) >= 0
+    if not plain or problem.dtype.itemsize < 4 or problem.pass_ == STEP:
+        return []
+    same = all(low == (k - 1) // 2 and low + high == k - 1 for k, (low, high) in zip(
+        problem.kernel, problem.pads, strict=True
+    ))  # fmt: skip
+    ours = same and problem.pass_ == "fwd" and set(problem.dilation) == {1} and problem.device == "cpu"
+    return ["torch.fft", *(["striate.fft"] if ours else [])]
 
 
 def rival(name: str, operands: Operands) -> Call:
     """The contender of that name."""
+    if name == "striate.prealloc":
+        return _preallocated(operands)
     operands = _one_dtype(operands)
+    if name == "striate.fft":
+        conv = (fft_conv1d, fft_conv2d, fft_conv3d)[operands.problem.rank - 1]
+        x, k = operands.x, operands.w.squeeze(1)
+        return lambda: conv(x, k, padding="same", order="correlation")
+    if name == "torch.cudnn_benchmark":
+        return _searched(torch_pass(_weight_like_input(operands)))
     if name == "torch.conv2d_nhwc":
         return torch_pass(_weight_like_input(_as_2d(operands)))
     if name in ("torch.channels_last", "torch.contiguous"):
@@ -121,6 +213,8 @@ def torch_pass(operands: Operands) -> Call:
     ``F.pad`` on the input otherwise.
     """
     p = operands.problem
+    if p.pass_ == STEP:
+        return _torch_step(operands)
     if all(low == high >= 0 for low, high in p.pads):
         return _aten(operands, [low for low, _ in p.pads])
     if set(p.stride) == {1} and all(min(pair) >= 0 for pair in p.pads):

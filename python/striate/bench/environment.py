@@ -17,6 +17,7 @@ import torch
 import striate
 
 from .. import _core
+from ._cuda import cuda_status
 
 _TELLING = ("OMP_", "GOMP_", "KMP_", "MKL_", "ONEDNN_", "DNNL_", "STRIATE_", "MALLOC_", "LD_PRELOAD")
 
@@ -78,10 +79,72 @@ def others() -> float | None:
     return statistics.median(looks)
 
 
+def cache_sizes() -> dict[str, int]:
+    """Bytes of each data cache that the first processor sees, by level; empty where the system does not tell."""
+    found: dict[str, int] = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction" and size[:-1].isdecimal():
+            found[f"L{level}"] = int(size[:-1]) * {"K": 1 << 10, "M": 1 << 20}.get(size[-1], 1)
+    return found
+
+
+def last_cache() -> int:
+    """Bytes of the last cache; 32 MiB where the system does not tell."""
+    return max(cache_sizes().values(), default=32 << 20)
+
+
+def _number(path: str, name: str = "") -> int | None:
+    """A number that stands in a file alone, or behind a name; None if it does not."""
+    try:
+        text = Path(path).read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{name}\s*(\d+)", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def counters() -> dict[str, int]:
+    """Counters that grow when something takes the processor away or slows it down; what the system tells of them."""
+    thermal = "/sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+    found = {
+        "thermal_throttles": _number(thermal),
+        "cgroup_throttled_us": _number("/sys/fs/cgroup/cpu.stat", "throttled_usec"),
+        "stolen_ticks": _stolen(),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _stolen() -> int | None:
+    """Ticks that the hypervisor gave to others."""
+    try:
+        words = Path("/proc/stat").read_text().splitlines()[0].split()
+    except (OSError, IndexError):
+        return None
+    return int(words[8]) if len(words) > 8 else None
+
+
+def governor() -> str | None:
+    """The governor of the processor's clock."""
+    try:
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text().strip()
+    except OSError:
+        return None
+
+
+def busy(running: float | None) -> bool:
+    """Whether so many other processes would be felt."""
+    return running is not None and 2 * running >= cores()
+
+
 def environment() -> dict[str, Any]:
     """Versions, processor, threads and whatever variables change how fast things run."""
     running = others()
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "striate": striate.__version__,
         "commit": commit(),
         "torch": torch.__version__,
@@ -97,5 +160,13 @@ def environment() -> dict[str, Any]:
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(_TELLING)},
         "load": load_average(),
         "others": running,
-        "busy": running is not None and 2 * running >= cores(),
+        "busy": busy(running),
+        "governor": governor(),
+        "caches": cache_sizes(),
+        "flags": {
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "mkldnn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+            "float32_matmul": torch.get_float32_matmul_precision(),
+        },
+        "cuda": cuda_status(),
     }

@@ -34,15 +34,19 @@ class Operands:
     def first_groups(self) -> Operands:
         """One period of groups in float64, contiguous: what the slow reference computes."""
         problem = self.problem
-        small = replace(problem.in_dtype(torch.float64), groups=self.period, layout="nchw")
+        small = replace(problem.in_dtype(torch.float64), groups=self.period, layout="nchw", device="cpu")
         shapes = small.shapes
         return Operands(
             small,
-            self.x[:, : shapes["x"][1]].double().contiguous(),
-            self.w[: shapes["w"][0]].double().contiguous(),
-            self.g[:, : shapes["g"][1]].double().contiguous(),
+            self.x[:, : shapes["x"][1]].cpu().double().contiguous(),
+            self.w[: shapes["w"][0]].cpu().double().contiguous(),
+            self.g[:, : shapes["g"][1]].cpu().double().contiguous(),
             self.period,
         )
+
+    def copy(self) -> Operands:
+        """The same values in memory of their own."""
+        return replace(self, x=self.x.clone(), w=self.w.clone(), g=self.g.clone())
 
 
 def make_operands(problem: Problem, seed: int = 0) -> Operands:
@@ -61,9 +65,10 @@ def make_operands(problem: Problem, seed: int = 0) -> Operands:
         repeats[dim] = -(-problem.groups // period)
         return drawn.repeat(repeats).narrow(dim, 0, shapes[name][dim]).contiguous()
 
-    x, g = draw("x", 1, problem.dtype), draw("g", 1, problem.dtype)
+    x, g = (in_layout(draw(name, 1, problem.dtype), problem.layout) for name in ("x", "g"))
     w = draw("w", 0, problem.weight_dtype)
-    return Operands(problem, in_layout(x, problem.layout), w, in_layout(g, problem.layout), period)
+    x, w, g = (tensor.to(problem.device) for tensor in (x, w, g))
+    return Operands(problem, x, w, g, period)
 
 
 def in_layout(tensor: Tensor, layout: str) -> Tensor:

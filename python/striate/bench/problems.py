@@ -7,7 +7,7 @@ geometry and are never typed by hand.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from math import prod
@@ -18,8 +18,11 @@ import torch
 
 from .. import _core
 from .._problem import DTYPE_WORDS, conv_line
+from .specs import Spec
 
 PASSES = ("fwd", "dx", "dw")
+STEP = "fwdbwd"  # a forward pass and both gradients through autograd, as a training step has them
+DEVICES = ("cpu", "cuda")
 DTYPES = {word: dtype for dtype, word in DTYPE_WORDS.items()}
 
 _LINE = re.compile(
@@ -56,8 +59,10 @@ class Problem:
 
     @classmethod
     def parse(cls, line: str) -> Problem:
-        """Read a line; ValueError, in the words of the core, when it is not a valid problem."""
-        line = _core.explain(line)["problem"]
+        """Read a line, ``fwdbwd`` for all three passes among them; ValueError, in the words of the core, if invalid."""
+        if line.split()[1:2] == [STEP]:
+            return cls.parse(line.replace(STEP, PASSES[0], 1)).of(STEP)
+        line = _normal(line)
         found = _LINE.fullmatch(line)
         if found is None:
             raise ValueError(f"expected a line like 'conv fwd f32 nchw cpu n1 g8 ...', got {line!r}")
@@ -98,6 +103,10 @@ class Problem:
         """The same convolution on tensors of one other dtype."""
         return replace(self, dtype=dtype, weight_dtype=dtype)
 
+    def on(self, device: str) -> Problem:
+        """The same convolution on another device."""
+        return replace(self, device=device)
+
     @property
     def rank(self) -> int:
         """Number of spatial axes."""
@@ -131,21 +140,25 @@ class Problem:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds, counting only taps that meet real input; the same for the three passes."""
+        """Multiply-adds, counting only taps that meet real input; the same for each pass, thrice for all three."""
         axes = zip(self.size, self.kernel, self.stride, self.dilation, self.pads, self.output, strict=True)
         meetings = prod(_meetings(i, k, s, d, lo, o) for i, k, s, d, (lo, _), o in axes)
-        return meetings * self.batch * self.groups * self.c_in * self.c_out
+        return meetings * self.batch * self.groups * self.c_in * self.c_out * self._passes
 
     @property
     def bytes(self) -> int:
-        """Bytes of the two operands read once and the result written once."""
+        """Bytes of the two operands read once and the result written once, in every pass."""
         wide = {"x": self.dtype.itemsize, "w": self.weight_dtype.itemsize, "g": self.dtype.itemsize}
-        return sum(prod(shape) * wide[name] for name, shape in self.shapes.items())
+        return sum(prod(shape) * wide[name] for name, shape in self.shapes.items()) * self._passes
+
+    @property
+    def _passes(self) -> int:
+        return len(PASSES) if self.pass_ == STEP else 1
 
     @property
     def terms(self) -> int:
         """Longest sum behind one element of the result."""
-        if self.pass_ == "dw":
+        if self.pass_ in ("dw", STEP):
             return self.batch * prod(self.output)
         return prod(self.kernel) * (self.c_in if self.pass_ == "fwd" else self.c_out)
 
@@ -161,6 +174,19 @@ class Problem:
         if any(high == 0 < low for low, high in self.pads):
             text += " causal"
         return text + (" last" if self.layout == "nhwc" else "")
+
+
+def _normal(line: str) -> str:
+    """The line as the core prints it; it need not have a kernel for the line's device."""
+    words = line.split()
+    elsewhere = words[4] if len(words) > 4 and words[4] in DEVICES[1:] else None
+    try:
+        return _core.explain(line)["problem"]
+    except RuntimeError:
+        if elsewhere is None:
+            raise
+        here = " ".join([*words[:4], DEVICES[0], *words[5:]])
+        return _core.explain(here)["problem"].replace(f" {DEVICES[0]} ", f" {elsewhere} ", 1)
 
 
 def _x(values: tuple[int, ...]) -> str:
@@ -181,7 +207,24 @@ class Entry:
 
     family: str
     label: str
-    problem: Problem
+    problem: Problem | Spec
+
+
+def parse(line: str) -> Problem | Spec:
+    """A convolution, or a line of another family; ValueError says what is wrong with it."""
+    return Problem.parse(line) if line.split()[:1] == ["conv"] else Spec.parse(line)
+
+
+def named(words: Sequence[str]) -> list[Entry]:
+    """Entries of words of a command line: families, files, lines in quotes, or one line without them."""
+    from .families import operators  # the families read specs, which are problems too
+
+    if len(words) > 1 and (words[0] == "conv" or words[0] in operators()):
+        words = [" ".join(words)]
+    found: list[Entry] = []
+    for word in words:
+        found += [Entry("line", "", parse(word))] if " " in word.strip() else load(word)
+    return found
 
 
 def families() -> list[str]:
@@ -209,7 +252,7 @@ def _entries(family: str, text: str) -> Iterator[Entry]:
         if not line.strip():
             continue
         try:
-            problem = Problem.parse(line.strip())
+            problem = parse(line.strip())
         except ValueError as error:
             raise ValueError(f"{family} line {number}: {error}") from None
         yield Entry(family, label.strip(), problem)

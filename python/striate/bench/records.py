@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no samples
+READABLE = (1, 2)
 
 
 class Recorder:
@@ -42,9 +43,31 @@ class Recorder:
 
 
 def read(path: str | Path) -> list[dict[str, Any]]:
-    """Records of a file; ValueError if it was written in another version of the format."""
-    records: list[dict[str, Any]] = [json.loads(line) for line in Path(path).read_text().splitlines() if line]
-    for number, record in enumerate(records, 1):
-        if record.get("schema") != SCHEMA:
-            raise ValueError(f"{path} line {number}: expected schema {SCHEMA}, got {record.get('schema')}")
+    """Records of a file, or of all ``*.jsonl`` files of a folder by name; ValueError says what cannot be read."""
+    path = Path(path)
+    if path.is_dir():
+        found = [record for file in sorted(path.glob("*.jsonl")) for record in read(file)]
+        if not found:
+            raise ValueError(
+                f"{path}: expected a folder with records (*.jsonl); write one: striate bench --json FILE"
+            )
+        return found
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ValueError(f"{path}: expected a record, a file of JSON lines: {error.strerror}") from None
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise ValueError(f"{path} line {number}: expected a JSON object, got {line[:40]!r}") from None
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema not in READABLE:
+            raise ValueError(
+                f"{path} line {number}: expected schema {' or '.join(map(str, READABLE))}, got {schema}"
+            )
+        records.append(record)
     return records

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -111,6 +111,11 @@ def _lines(total: int) -> Step:
     return step
 
 
+def plural(threads: int) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{threads} thread{'s' * (threads != 1)}"
+
+
 def milliseconds(time: dict[str, Any] | None, key: str = "median") -> str:
     """A time of a record for a table: milliseconds, or why there is none."""
     if time is None:
@@ -145,7 +150,7 @@ def case_row(case: dict[str, Any]) -> tuple[str, ...]:
     """A case as a row of the table."""
     head = (case["short"], case["pass"], case["dtype"], str(case["threads"]), case["row"])
     if case["fault"]:
-        return (*head, "FAILED", case["fault"], *[""] * (len(_HEADERS) - len(head) - 2))
+        return (*head, "FAILED", *[""] * (len(_HEADERS) - len(head) - 1))
     times, best = case["times"], case["best"]
     return (
         *head,
@@ -163,9 +168,41 @@ def case_row(case: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def case_table(title: str, cases: Iterable[dict[str, Any]]) -> Table:
-    """Cases as a table."""
-    return Table(title, _HEADERS, [case_row(case) for case in cases], spare=_SPARE)
+def case_table(title: str, cases: Sequence[dict[str, Any]]) -> Table:
+    """Cases as a table, with a column for the device where there are several."""
+    rows = [case_row(case) for case in cases]
+    if all(case["device"] == "cpu" for case in cases):
+        return Table(title, _HEADERS, rows, spare=_SPARE)
+    headers = (*_HEADERS[:3], "<device", *_HEADERS[3:])
+    rows = [(*row[:3], case["device"], *row[3:]) for row, case in zip(rows, cases, strict=True)]
+    return Table(title, headers, rows, spare=_SPARE)
+
+
+def by_device(cases: Iterable[dict[str, Any]]) -> dict[tuple[str, str, str], dict[str, dict[str, Any]]]:
+    """Cases that differ in nothing but the device: the fastest number of threads of each device."""
+    pairs: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
+    for case in cases:
+        device = case.get("device", "cpu")
+        if case.get("fault") or "striate" not in case["times"] or "problem" not in case:
+            continue
+        line = str(case["problem"]).replace(f" {device} ", " ", 1)
+        found = pairs.setdefault((line, case["short"], case["pass"]), {})
+        old = found.get(device)
+        if old is None or case["times"]["striate"]["median"] < old["times"]["striate"]["median"]:
+            found[device] = case
+    return {key: found for key, found in pairs.items() if len(found) > 1}
+
+
+def device_table(cases: Iterable[dict[str, Any]]) -> Table:
+    """CPU and GPU side by side."""
+    headers = ("<problem", "<pass", "<dtype", "cpu ms", "cuda ms", "cpu/cuda", "<cpu row", "<cuda row")
+    rows: list[tuple[str, ...]] = []
+    for (_, short, pass_), found in by_device(cases).items():
+        cpu, cuda = found["cpu"], found["cuda"]
+        ratio = cpu["times"]["striate"]["median"] / cuda["times"]["striate"]["median"]
+        times = (milliseconds(cpu["times"]["striate"]), milliseconds(cuda["times"]["striate"]), _times(ratio))
+        rows.append((short, pass_, cpu["dtype"], *times, cpu["row"], cuda["row"]))
+    return Table("CPU (its fastest number of threads) beside GPU", headers, rows)
 
 
 def goal_table(goals: Iterable[dict[str, Any]]) -> Table:
@@ -188,11 +225,30 @@ def overhead_table(records: Iterable[dict[str, Any]]) -> Table:
     return Table("Call overhead, conv1d (1,4,4)*(4,2), microseconds", ("<mode", "striate", "torch"), rows)
 
 
-def roofline_table(rates: Iterable[dict[str, Any]]) -> Table:
+_PEAKS = ("f32", "f64", "bf16", "f16")
+
+
+def roofline_table(rates: Sequence[dict[str, Any]]) -> Table:
     """The machine's reference rates."""
-    headers = ("thr", "copy GB/s", "f32 GFLOP/s", "f64 GFLOP/s")
+    keys = [key for key in ("copy", *(f"peak_{word}" for word in _PEAKS)) if all(key in r for r in rates)]
+    headers = ("<device", "thr", "copy GB/s", *(f"{key.removeprefix('peak_')} GFLOP/s" for key in keys[1:]))
     rows = [
-        (str(r["threads"]), *(f"{r[key] * 1e-9:.1f}" for key in ("copy", "peak_f32", "peak_f64")))
+        (
+            r.get("device", "cpu"),
+            str(r["threads"] or "-"),
+            *(f"{r[key] * 1e-9:.1f}" for key in keys),
+        )
         for r in rates
     ]
-    return Table("Roofline: copying 64 MiB (read + written), matrix product", headers, rows)
+    return Table("Roofline: copying in memory (read + written), matrix product", headers, rows)
+
+
+def level_table(rates: Iterable[dict[str, Any]]) -> Table:
+    """Copy bandwidth inside each cache."""
+    rows: list[tuple[str, ...]] = []
+    for rate in rates:
+        for level in rate.get("levels", ()):
+            size = f"{level['size'] >> 10} KiB" if level["size"] else "-"
+            each = f"{level['copy_bytes'] >> 10} KiB"
+            rows.append((str(rate["threads"]), level["level"], size, each, f"{level['copy'] * 1e-9:.1f}"))
+    return Table("Copying inside the caches", ("thr", "<level", "holds", "copied", "GB/s"), rows)

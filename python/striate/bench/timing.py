@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Protocol
 
-from .contenders import Call
+import torch
+
+Call = Callable[[], Any]
 
 # A turn repeats a call until about this much time has passed, so that a fast call is timed with warm caches.
 TURN_SECONDS = 0.003
@@ -36,6 +39,40 @@ class Local:
     def sample(self, calls: int, together: bool) -> list[float]:
         """Seconds of each call, or one mean of them if ``together``."""
         return sample(self.call, calls, together)
+
+
+class OnDevice:
+    """A call whose work runs on a CUDA device: its seconds lie between two events of the device's own clock."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def sample(self, calls: int, together: bool) -> list[float]:
+        """Seconds of each call, or one mean of them if ``together``."""
+        events = [torch.cuda.Event(enable_timing=True) for _ in range(2 if together else calls + 1)]
+        torch.cuda.synchronize()
+        events[0].record()
+        for number in range(calls):
+            self.call()
+            if not together:
+                events[number + 1].record()
+        if together:
+            events[1].record()
+        torch.cuda.synchronize()
+        share = calls if together else 1
+        return [1e-3 * a.elapsed_time(b) / share for a, b in pairwise(events)]
+
+
+class Rotating:
+    """The same call on one set of tensors after another, so that none is in the caches when its turn comes."""
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls, self._next = calls, 0
+
+    def __call__(self) -> Any:
+        """The next of the calls."""
+        self._next = (self._next + 1) % len(self._calls)
+        return self._calls[self._next]()
 
 
 def sample(call: Callable[[], Any], calls: int, together: bool) -> list[float]:
@@ -74,7 +111,7 @@ class Timing:
         return min(self.rounds)
 
     def record(self) -> dict[str, Any]:
-        """What the JSON lines keep, in seconds."""
+        """What the JSON lines keep, in seconds; ``samples`` are the rounds, in which all contenders took turns."""
         if self.fault:
             return {"fault": self.fault}
         low, _, high = statistics.quantiles(self.rounds, n=4) if len(self.rounds) > 1 else [self.median] * 3
@@ -85,6 +122,7 @@ class Timing:
             "rounds": len(self.rounds),
             "calls": self.calls,
             "first": self.first,
+            "samples": [float(f"{seconds:.4g}") for seconds in self.rounds],
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,22 @@ from .timing import Local, race
 ROWS = ("resnet18", "mobilenetv2_100", "efficientnet_b0", "convnext_atto", "inception_next_atto", "fasternet_t0",
         "focalnet_tiny_srf", "hornet_tiny_7x7", "unireplknet_a", "nafnet_gopro_w32", "multiresnet_scifar")  # fmt: skip
 SIDE = 128
+HEAD = f"{'network':32}{'':16}{'torch ms (min)':>16}{'striate ms (min)':>18}   ratio"
+
+
+def known(name: str) -> None:
+    """ValueError for a name that is no network of the zoo."""
+    names = zoo.list_models()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, 3)
+        hint = f"; close: {', '.join(close)}" if close else ""
+        raise ValueError(f"WHAT: expected a network of striate.zoo.list_models(), got {name!r}{hint}")
+
+
+def sample_input(name: str) -> Tensor:
+    """A small random batch for a network."""
+    row = zoo.info(name)
+    return row.example(1 if len(row.size) > 2 else 4, SIDE)
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def measure(names: Sequence[str], threads: Sequence[int], seconds: float) -> Iterator[dict[str, Any]]:
     """One record for each network, kind of step and number of threads."""
     for name in names or ROWS:
-        row = zoo.info(name)
-        x = torch.randn(1 if len(row.size) > 2 else 4, row.channels, *(min(n, SIDE) for n in row.size))
+        x = sample_input(name)
         models = {conv: zoo.create_model(name, conv=conv) for conv in ("torch", "striate")}
         models["striate"].load_state_dict(models["torch"].state_dict())
         for train in (False, True):

@@ -28,6 +28,7 @@ from .dcls import (
 from .dynamic import (
     CondConv2d,
     Involution2d,
+    IterativeDynamicFilter2d,
     PartialChannelConv2d,
     PartialConv2d,
     PartialPaddingConv2d,
@@ -37,13 +38,24 @@ from .dynamic import (
 )
 from .hyena import HyenaFilter, HyenaOperator
 from .long_conv import LongConv, MultiresConv1d, SGConv1d
+from .mixers import (
+    ASPP2d,
+    FocalModulation2d,
+    GlobalLocalFilter2d,
+    LSConv2d,
+    NAFBlock2d,
+    PartialShiftwiseConv2d,
+    RecursiveGatedConv2d,
+    SpectralContext2d,
+)
 from .modal import ModalConv1d, distill_modal
 from .pool import AvgPool1d, AvgPool2d, AvgPool3d, MaxPool1d, MaxPool2d, MaxPool3d
 from .reparam import CrossConv2d, DilatedReparamConv2d, InceptionDWConv2d, RepLKBlockConv2d, SLaKConv2d, merge
 from .shiftwise import ShiftwiseConv2d
-from .spectral import AdaptiveFrequencyFilter2d, GlobalFilter2d, SpectralPooling2d
+from .spectral import AdaptiveFrequencyFilter2d, GlobalFilter2d, SpectralPooling2d, SpectralPoolingFilter2d
 
 __all__ = [
+    "ASPP2d",
     "AdaptiveFrequencyFilter2d",
     "AvgPool1d",
     "AvgPool2d",
@@ -66,22 +78,29 @@ __all__ = [
     "Dcls3_1d",
     "Dcls3d",
     "DilatedReparamConv2d",
+    "FocalModulation2d",
     "GaborConv2d",
     "GaussianComposedConv2d",
     "GlobalFilter2d",
+    "GlobalLocalFilter2d",
     "HyenaFilter",
     "HyenaOperator",
     "InceptionDWConv2d",
     "Involution2d",
+    "IterativeDynamicFilter2d",
+    "LSConv2d",
     "LongConv",
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
     "ModalConv1d",
     "MultiresConv1d",
+    "NAFBlock2d",
     "PartialChannelConv2d",
     "PartialConv2d",
     "PartialPaddingConv2d",
+    "PartialShiftwiseConv2d",
+    "RecursiveGatedConv2d",
     "RepLKBlockConv2d",
     "Report",
     "SGConv1d",
@@ -91,7 +110,9 @@ __all__ = [
     "ShiftwiseConv2d",
     "SliceRecurrent2d",
     "SpaceToDepth",
+    "SpectralContext2d",
     "SpectralPooling2d",
+    "SpectralPoolingFilter2d",
     "WeightedConv1d",
     "WeightedConv2d",
     "WeightedConv3d",

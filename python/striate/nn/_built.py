@@ -88,12 +88,16 @@ class BuiltConv(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``[N, C, ...]`` or ``[C, ...]`` with the kernel as it is now."""
-        kernel = self.kernel()
         convolve = _CONVOLUTIONS[self.rank]
         if self.padding_mode == "zeros":
-            return convolve(input, kernel, self.bias, self.stride, self.padding, 1, self.groups)
+            kernel, padding = self._met(input)
+            return convolve(input, kernel, self.bias, self.stride, padding, 1, self.groups)
         padded = F.pad(input, self._pads(), mode=self.padding_mode)
-        return convolve(padded, kernel, self.bias, self.stride, 0, 1, self.groups)
+        return convolve(padded, self.kernel(), self.bias, self.stride, 0, 1, self.groups)
+
+    def _met(self, input: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
+        """The kernel and the padding that goes with it; builders may leave out what meets padding alone."""
+        return self.kernel(), self.padding
 
     def _pads(self) -> list[int]:
         """For F.pad: (low, high) of the last axis first."""

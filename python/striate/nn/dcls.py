@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ops import dcls as _ops
+from ..ops.delays import delay_step
 from ._built import BuiltConv, Ints, sizes
 
 _SIGMA = {"gauss": 0.23, "max": 0.0}
@@ -84,11 +85,14 @@ class _Dcls(BuiltConv):
 
     def kernel(self) -> Tensor:
         """The dense kernel ``[O, I/g, *K]`` of :func:`striate.dcls_kernel`."""
+        return self._built(self.dilated_kernel_size)
+
+    def _built(self, size: tuple[int, ...]) -> Tensor:
         return _ops.dcls_kernel(
             self.weight,
             self.P,
             self.SIG,
-            dilated_kernel_size=self.dilated_kernel_size,
+            dilated_kernel_size=size,
             version=self.version,
             reference_slips=self.reference_slips,
         )
@@ -98,7 +102,25 @@ class _Dcls(BuiltConv):
         return f"{super().extra_repr()}, kernel_count={self.kernel_count}, version={self.version!r}"
 
 
+def _idle(map_size: int, kernel: int, padding: int, stride: int) -> int:
+    """Rows of a kernel, as many on either side, that meet nothing but padding at every output position."""
+    last = (map_size + 2 * padding - kernel) // stride * stride  # where the last output position starts
+    return 0 if last < 0 else max(0, min(padding - last, kernel - padding - map_size))
+
+
 class _DclsNd(_Dcls):
+    def _met(self, input: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
+        # Without a sum over the whole grid, a smaller grid of the same centre holds the same numbers.
+        whole = self.version != "v0" or self.reference_slips
+        if whole or isinstance(self.padding, str) or input.dim() <= self.rank:
+            return super()._met(input)
+        axes = zip(input.shape[-self.rank :], self.kernel_size, self.padding, self.stride, strict=True)
+        idle = [_idle(*axis) for axis in axes]
+        if not any(idle):
+            return super()._met(input)
+        size = tuple(k - 2 * n for k, n in zip(self.kernel_size, idle, strict=True))
+        return self._built(size), tuple(p - n for p, n in zip(self.padding, idle, strict=True))
+
     def __init__(
         self,
         in_channels: int,
@@ -145,9 +167,14 @@ class Dcls1d(_DclsNd):
 
     rank = learnable = 1
 
-    def initial_state(self, batch: int) -> Tensor:
-        """The past before the first :meth:`step`: zeros, ``[N, C, K]``."""
-        return self.weight.new_zeros(batch, self.in_channels, self.dilated_kernel_size[0])
+    def initial_state(self, batch: int) -> DelayState:
+        """The past before the first :meth:`step`: zeros. The delays are those of this moment."""
+        if self.kernel_count != 1 or self.stride != (1,):
+            raise RuntimeError(
+                f"step: expected kernel_count 1 and stride 1, got {self.kernel_count} and {self.stride[0]}"
+            )
+        ring = self.weight.new_zeros(self.dilated_kernel_size[0], self.in_channels, batch)
+        return DelayState(ring, self.delays().to(torch.int32))
 
     def delays(self) -> Tensor:
         """``[O, I/g]``: how many steps ago the sample lies that meets the weight, positions rounded."""
@@ -155,32 +182,46 @@ class Dcls1d(_DclsNd):
         centre = self.P.detach()[0, ..., 0].round().long() + size // 2
         return (size - 1 - centre).clamp(0, size - 1)
 
-    def step(self, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(self, input: Tensor, state: DelayState) -> tuple[Tensor, DelayState]:
         """One time step of the causal layer (left padding K - 1) with every element on one grid point.
 
-        It reads one sample per weight instead of K, so it costs 1/K of the convolution. It equals the layer of
-        version v0 after :meth:`round_positions_`; the other versions spread an element even then, by up to 0.1 %
-        of its weight to each neighbour.
+        It reads one sample per weight instead of K, so it costs 1/K of the convolution, and copies nothing but the new
+        sample. It equals the layer of version v0 after :meth:`round_positions_`; the other versions spread an element
+        even then, by up to 0.1 % of its weight to each neighbour.
 
         Args:
             input: ``[N, C]``, the new sample.
-            state: ``[N, C, K]``, the last K samples; it is not changed.
+            state: of :meth:`initial_state`; the sample is written over its oldest one.
 
         Returns:
-            ``[N, O]`` and the next state.
+            ``[N, O]`` and the state.
         """
-        if self.kernel_count != 1 or self.stride != (1,):
-            raise RuntimeError(
-                f"step: expected kernel_count 1 and stride 1, got {self.kernel_count} and {self.stride[0]}"
-            )
-        state = torch.cat([state[..., 1:], input.unsqueeze(-1)], -1)
-        weight, delays = self.weight[..., 0], self.delays()
-        per_group = weight.shape[1]
-        group = torch.arange(self.out_channels, device=weight.device) // (self.out_channels // self.groups)
-        channel = group.unsqueeze(1) * per_group + torch.arange(per_group, device=weight.device)
-        met = state[:, channel, state.shape[-1] - 1 - delays]
-        output = torch.einsum("noi,oi->no", met, weight)
-        return (output if self.bias is None else output + self.bias), state
+        expected = (state.ring.shape[2], self.in_channels)
+        if input.shape != expected:
+            raise RuntimeError(f"input: expected {list(expected)}, got {list(input.shape)}")
+        state.push(input)
+        return delay_step(state.ring, self.weight[..., 0], state.delays, self.bias, state.head), state
+
+
+class DelayState:
+    """The last K samples of every channel, for :meth:`Dcls1d.step`.
+
+    ``ring`` is ``[K, C, N]``, ``head`` its newest slot, ``delays`` ``[O, I/g]`` of int32.
+    """
+
+    def __init__(self, ring: Tensor, delays: Tensor) -> None:
+        self.ring, self.delays, self.head = ring, delays, 0
+
+    def push(self, sample: Tensor) -> None:
+        """Write ``[N, C]`` over the oldest sample."""
+        self.head = (self.head + 1) % self.ring.shape[0]
+        self.ring[self.head] = sample.t()
+
+    def clone(self) -> DelayState:
+        """A state of its own, to branch off from here."""
+        made = DelayState(self.ring.clone(), self.delays)
+        made.head = self.head
+        return made
 
 
 class Dcls2d(_DclsNd):
@@ -352,7 +393,7 @@ def dcls_parameter_groups(
 
 
 def repulsion_loss(positions: Iterable[Tensor], reach: float = 1.0) -> Tensor:
-    """The mean over kernels of sum_{i < j} max(0, 1 - |p_i - p_j| / reach)^2, summed over the tensors.
+    """The mean over kernels of ``sum_{i < j} max(0, 1 - |p_i - p_j| / reach)^2``, summed over the tensors.
 
     It keeps elements of one kernel from falling onto each other, as KPConv keeps its points apart (Thomas et al.,
     arXiv 1904.08889, equation 10).

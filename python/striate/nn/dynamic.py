@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from .conv import Conv2d
 
 Pair = int | tuple[int, int]
 
@@ -229,6 +230,79 @@ class PartialPaddingConv2d(PartialConv2d):
     def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
         """Same shape as torch.nn.Conv2d gives."""
         return super().forward(input)[0]
+
+
+class IterativeDynamicFilter2d(nn.Module):
+    """An image filtered again and again with the 3x3 kernels that it writes for its pixels (IDF, arXiv 2508.19649).
+
+    Kernels are |a|^power / (sum |a|^power + 1e-4) of what features of the image and its correlation with its neighbours
+    give. Steps alternate between dilation two and one, all with the same weights; what the step before took away gates
+    the features. Training mixes each result with its input by a random share.
+
+    Args:
+        channels: of the image, at least 2.
+        width: of the features.
+        steps: how often.
+        power: sharpness of the kernels.
+        conv: makes the convolutions, with the signature of torch.nn.Conv2d.
+
+    Shape: ``[N, channels, H, W]`` to the same.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        steps: int = 10,
+        power: float = 3.0,
+        conv: Callable[..., nn.Module] = Conv2d,
+    ) -> None:
+        super().__init__()
+
+        def plain(i: int, o: int, size: int = 3) -> nn.Module:
+            return conv(i, o, size, padding=size // 2, bias=False)
+
+        self.see = nn.Sequential(plain(channels, width), nn.ReLU(), plain(width, width), nn.ReLU())
+        self.write = plain(width + 9, 9)
+        self.taken = plain(2 * channels, 2 * channels, 1)
+        self.gate = nn.Sequential(
+            plain(2 * channels, width, 1), nn.ReLU(), plain(width, width, 1), nn.Sigmoid()
+        )
+        self.steps, self.power = steps, power
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, channels, H, W]`` to the same."""
+        x, taken = input, None
+        for step in range(self.steps):
+            y = self._filtered(x, taken, 1 if step % 2 else 2)
+            if self.training:
+                y = torch.lerp(y, x, torch.rand(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device))
+            x, taken = y, x - y
+        return x
+
+    def _filtered(self, x: Tensor, taken: Tensor | None, dilation: int) -> Tensor:
+        pad = "reflect" if dilation > 1 else "zeros"
+        features = self.see(_level(x))
+        if taken is not None:
+            seen = torch.cat([taken.mean((2, 3), keepdim=True), taken.std((2, 3), keepdim=True)], 1)
+            features = features * self.gate(_level(self.taken(seen)))
+        features = _level(torch.cat([features, _correlation(x.detach(), dilation, pad)], 1))
+        kernel = self.write(features).abs() ** self.power
+        kernel = (kernel / (kernel.sum(1, keepdim=True) + 1e-4)).unflatten(1, (1, 3, 3))
+        return spatially_varying_conv2d(x, kernel, dilation=dilation, pad=pad)
+
+
+def _level(x: Tensor) -> Tensor:
+    """Each sample divided by its root mean square."""
+    return x / (x.square().mean((1, 2, 3), keepdim=True).sqrt() + 1e-4)
+
+
+def _correlation(x: Tensor, dilation: int, pad: str) -> Tensor:
+    """Pearson's correlation over the channels of each pixel with its 3x3 neighbours, [N, 9, H, W]."""
+    x = (x - x.mean(1, keepdim=True)) / (x.std(1, keepdim=True) + 1e-4)
+    padded, (h, w) = F.pad(x, [dilation] * 4, mode="constant" if pad == "zeros" else pad), x.shape[2:]
+    offsets = [(i * dilation, j * dilation) for i in range(3) for j in range(3)]
+    return torch.stack([(padded[..., i : i + h, j : j + w] * x).sum(1) for i, j in offsets], 1)
 
 
 class SliceRecurrent2d(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..ops import fft_conv1d
 from .conv import Conv1d
+from .modal import ModalConv1d, distill_modal
 
 
 class Sin(nn.Module):
@@ -46,7 +47,7 @@ class PositionalEmbedding(nn.Module):
 
 
 class ExponentialModulation(nn.Module):
-    """A window exp(-t |delta|) + shift, from fast to slow decay over the channels."""
+    """A window ``exp(-t |delta|) + shift``, from fast to slow decay over the channels."""
 
     deltas: Tensor
 
@@ -62,7 +63,7 @@ class ExponentialModulation(nn.Module):
 
 
 class HyenaFilter(nn.Module):
-    """Kernels h(t) = MLP(embedding(t)) (exp(-t |delta|) + shift) with sine activations.
+    """Kernels ``h(t) = MLP(embedding(t)) (exp(-t |delta|) + shift)`` with sine activations.
 
     The parameters have the names of the authors' standalone implementation.
 
@@ -121,7 +122,8 @@ class HyenaOperator(nn.Module):
         order: number of gates.
         filter_order: width of the filters' MLP.
         dropout: of the gated signal.
-        filter_args: further arguments of :class:`HyenaFilter`.
+        filter_args: further arguments of :class:`HyenaFilter`; or ``modes``, which makes the filters sums of so many
+            oscillations, :class:`ModalConv1d`, the form into which :meth:`distill` brings trained ones.
 
     Shape: ``[N, L, d_model]`` to the same, L <= l_max.
     """
@@ -133,7 +135,7 @@ class HyenaOperator(nn.Module):
         order: int = 2,
         filter_order: int = 64,
         dropout: float = 0.0,
-        **filter_args: int,
+        **filter_args: float,
     ) -> None:
         super().__init__()
         if order < 2:
@@ -144,7 +146,23 @@ class HyenaOperator(nn.Module):
         self.in_proj = nn.Linear(d_model, width)
         self.out_proj = nn.Linear(d_model, d_model)
         self.short_filter = Conv1d(width, width, 3, padding=2, groups=width)
-        self.filter_fn = HyenaFilter(d_model * (order - 1), order=filter_order, seq_len=l_max, **filter_args)
+        filters = d_model * (order - 1)
+        self.filter_fn: HyenaFilter | ModalConv1d
+        if "modes" in filter_args:
+            self.filter_fn = ModalConv1d(filters, **filter_args)  # type: ignore[arg-type]
+        else:
+            self.filter_fn = HyenaFilter(filters, order=filter_order, seq_len=l_max, **filter_args)  # type: ignore[arg-type]
+
+    def distill(self, modes: int) -> None:
+        """Replace the filters, in place, by sums of ``modes`` oscillations (Massaroli et al. 2023, arXiv 2310.18780).
+
+        Args:
+            modes: see :func:`distill_modal`, which it calls on the filters of full length.
+        """
+        with torch.no_grad():
+            modal = distill_modal(self.filter_fn.filter(self.l_max), modes)
+            modal.D.add_(self.filter_fn.bias)
+        self.filter_fn = modal
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, L, d_model]`` to the same."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import depthwise_conv1d, fft_conv1d
+from ..ops import conv1d, fft_conv1d
 
 
 class LongConv(nn.Module):
     """A causal or two-sided depthwise convolution whose kernel is a parameter of full length, with a skip term.
 
-    The kernel is k = sign(w) relu(|w| - squash) with dropout (Fu et al. 2023, arXiv 2302.06646, section 3.2), and
+    The kernel is ``k = sign(w) relu(|w| - squash)`` with dropout (Fu et al. 2023, arXiv 2302.06646, section 3.2), and
     y = k * x + skip x, in the order of FIR filters: ``weight[:, 0]`` meets the current sample.
 
     Args:
@@ -200,6 +201,9 @@ class MultiresConv1d(nn.Module):
             depth,
             activation,
         )
+        self.function: Callable[..., Tensor] = (
+            conv1d  # or another with the signature of torch.nn.functional.conv1d
+        )
         bound = math.sqrt(2.0 / (2 * kernel_size))
         self.h0 = nn.Parameter((torch.rand(channels, 1, kernel_size) * 2 - 1) * bound)
         self.h1 = nn.Parameter((torch.rand(channels, 1, kernel_size) * 2 - 1) * bound)
@@ -211,13 +215,14 @@ class MultiresConv1d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, channels, L]`` to the same."""
-        low, y = input, input * self.w[:, -1:]
+        low, y = input, torch.zeros_like(input)
         for level in range(self.depth, 0, -1):
             dilation = 2 ** (self.depth - level)
             padded = F.pad(low, (dilation * (self.kernel_size - 1), 0))
-            y = y + self.w[:, level : level + 1] * depthwise_conv1d(padded, self.h1, dilation=dilation)
-            low = depthwise_conv1d(padded, self.h0, dilation=dilation)
-        y = y + self.w[:, :1] * low
+            where = (None, 1, 0, dilation, self.channels)
+            high, low = self.function(padded, self.h1, *where), self.function(padded, self.h0, *where)
+            y = y + self.w[:, level : level + 1] * high
+        y = y + self.w[:, :1] * low + self.w[:, -1:] * input
         return y if self.activation is None else getattr(F, self.activation)(y)
 
     def extra_repr(self) -> str:

@@ -11,7 +11,7 @@ from ..ops import fft_conv1d
 
 
 class ModalConv1d(nn.Module):
-    """Depthwise causal convolution with h_t = Re sum_n R_n l_n^t + D at t = 0, |l_n| < 1.
+    """Depthwise causal convolution with ``h_t = Re sum_n R_n l_n^t + D`` at t = 0, ``|l_n| < 1``.
 
     It is computed as a convolution (:meth:`forward`), or sample by sample in O(modes) with
     s <- l s + u, y = Re sum_n R_n s_n + D u (:meth:`step`), as in Massaroli et al. 2023, arXiv 2310.18780, section 3.
@@ -51,6 +51,14 @@ class ModalConv1d(nn.Module):
         product = outer.real.mT @ inner.real - outer.imag.mT @ inner.imag
         return product.flatten(1)[:, :length]
 
+    # The names by which a Hyena operator asks for its filters.
+    filter = kernel
+
+    @property
+    def bias(self) -> Tensor:
+        """The skip term."""
+        return self.D
+
     def forward(self, input: Tensor) -> Tensor:
         """``[N, channels, L]`` to the same, as a convolution."""
         return fft_conv1d(input, self.kernel(input.shape[-1]), order="convolution", skip=self.D)
@@ -61,7 +69,10 @@ class ModalConv1d(nn.Module):
         return torch.zeros(batch, self.channels, self.modes, dtype=dtype, device=self.angle.device)
 
     def step(self, input: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One sample ``[N, channels]`` and the state before it, to the output and the state after it."""
+        """One sample ``[N, channels]`` and the state before it, to the output and the state after it.
+
+        The first state is :meth:`initial_state`.
+        """
         state = self._log_poles().exp() * state + input.unsqueeze(-1)
         residue = torch.view_as_complex(self.residue)
         return (residue * state).real.sum(-1) + self.D * input, state

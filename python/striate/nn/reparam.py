@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops.shiftwise import strip_conv
+from ..ops import branches as _branches
 from ._built import Ints, filled, pair, sizes
 from .conv import Conv1d, Conv2d, Conv3d
 
@@ -139,6 +140,37 @@ def normed(conv: Conv2d) -> torch.nn.Sequential:
     return torch.nn.Sequential(OrderedDict(conv=conv, bn=torch.nn.BatchNorm2d(conv.out_channels)))
 
 
+def side_by_side(input: Tensor, convs: Sequence[Any], form: str = "each") -> tuple[Tensor, ...]:
+    """Depthwise convolutions that keep the size of maps, in one pass over their input where nothing is hooked in.
+
+    ``each`` convolution sees every channel, or they ``split`` the channels and leave those before theirs as they are.
+    """
+    if all(_keeps_size(conv) for conv in convs):
+        branches = [_branches.Branch(conv.weight, conv.bias, conv.padding, conv.dilation) for conv in convs]
+        return _branches.each(input, branches) if form == "each" else (_branches.split(input, branches),)
+    if form == "each":
+        return tuple(conv(input) for conv in convs)
+    counts = [conv.in_channels for conv in convs]
+    same, *parts = input.split([input.shape[1] - sum(counts), *counts], 1)
+    return (torch.cat((same, *(conv(part) for conv, part in zip(convs, parts, strict=True))), 1),)
+
+
+def _keeps_size(conv: Any) -> bool:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        type(conv) is Conv2d
+        and not any(getattr(conv, name) for name in hooks)
+        and conv.stride == (1, 1)
+        and conv.groups == conv.in_channels == conv.out_channels
+        and conv.padding_mode == "zeros"
+        and not isinstance(conv.padding, str)
+        and all(
+            2 * p == d * (k - 1)
+            for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)
+        )
+    )
+
+
 def merged_depthwise(parts: list[tuple[Tensor, Tensor]], size: Ints, stride: Ints = 1) -> torch.nn.Module:
     """One depthwise convolution for a sum of some, given as (kernel, bias); smaller kernels are centred."""
     kernel = sum((centred(kernel, size) for kernel, _ in parts), torch.zeros(()))
@@ -161,6 +193,17 @@ def _odd(name: str, size: int) -> int:
     if size < 1 or size % 2 == 0:
         raise ValueError(f"{name}: expected a positive odd integer, got {size}")
     return size
+
+
+def _added(terms: Iterable[Tensor]) -> Tensor:
+    first, *others = terms
+    return sum(others, first)
+
+
+def _normed_sum(input: Tensor, branches: Sequence[Any]) -> Tensor:
+    """The sum of some pairs of a convolution and a BatchNorm."""
+    results = side_by_side(input, [branch.conv for branch in branches])
+    return _added(branch.bn(y) for branch, y in zip(branches, results, strict=True))
 
 
 class RepLKBlockConv2d(torch.nn.Module):
@@ -192,13 +235,14 @@ class RepLKBlockConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size, at stride 1."""
-        large: Tensor = self.lkb_origin(input)
-        return large if self.small_conv is None else large + self.small_conv(input)
+        return _normed_sum(input, self._branches())
+
+    def _branches(self) -> list[Any]:
+        return [self.lkb_origin, *([] if self.small_conv is None else [self.small_conv])]
 
     def merged(self) -> torch.nn.Module:
         """One depthwise convolution."""
-        branches: list[Any] = [self.lkb_origin, *([] if self.small_conv is None else [self.small_conv])]
-        parts = [fold_norm(branch.conv.weight, branch.conv.bias, branch.bn) for branch in branches]
+        parts = [fold_norm(branch.conv.weight, branch.conv.bias, branch.bn) for branch in self._branches()]
         return merged_depthwise(parts, self.kernel_size, self.stride)
 
 
@@ -242,11 +286,8 @@ class DilatedReparamConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        (conv, norm), *others = self._pairs()
-        total: Tensor = norm(conv(input))
-        for conv, norm in others:
-            total = total + norm(conv(input))
-        return total
+        convs, norms = zip(*self._pairs(), strict=True)
+        return _added(norm(y) for norm, y in zip(norms, side_by_side(input, convs), strict=True))
 
     def merged(self) -> torch.nn.Module:
         """One depthwise convolution."""
@@ -263,18 +304,23 @@ class CrossConv2d(torch.nn.Module):
     Args:
         tall, wide: (kernel ``[C, 1, kh, kw]``, rows before the output position, columns before it).
         bias: ``[C]``.
+        grain: above 0, many blocks of so many neighbouring taps are zero and are left out.
     """
 
-    def __init__(self, tall: tuple[Tensor, int, int], wide: tuple[Tensor, int, int], bias: Tensor) -> None:
+    def __init__(
+        self, tall: tuple[Tensor, int, int], wide: tuple[Tensor, int, int], bias: Tensor, grain: int = 0
+    ) -> None:
         super().__init__()
+        self.grain = grain
         self.starts = {"tall": tall[1:], "wide": wide[1:]}
         self.tall, self.wide = torch.nn.Parameter(tall[0]), torch.nn.Parameter(wide[0])
         self.bias = torch.nn.Parameter(bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        tall = strip_conv(input, self.tall, *self.starts["tall"], self.bias)
-        return tall + strip_conv(input, self.wide, *self.starts["wide"])
+        tall = _branches.Branch(self.tall, self.bias, self.starts["tall"], (1, 1))
+        wide = _branches.Branch(self.wide, None, self.starts["wide"], (1, 1))
+        return _branches.total(input, (tall, wide), self.grain)
 
     def dense_kernel(self) -> Tensor:
         """``[C, 1, K, K]`` with K odd: the same operator as one kernel, to be padded by K // 2."""
@@ -310,8 +356,7 @@ class SLaKConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        total: Tensor = self.LoRA1(input) + self.LoRA2(input) + self.small_conv(input)
-        return total
+        return _normed_sum(input, [self.LoRA1, self.LoRA2, self.small_conv])
 
     def merged(self) -> torch.nn.Module:
         """Two strips; the small kernel is part of the tall one."""
@@ -335,6 +380,7 @@ class InceptionDWConv2d(torch.nn.Module):
         square_kernel_size, band_kernel_size: odd sizes.
         branch_ratio: each of the three convolutions gets ``int(C * branch_ratio)`` channels.
         dilation: of all three.
+        conv: makes the convolutions, with the signature of torch.nn.Conv2d.
     """
 
     def __init__(
@@ -344,6 +390,7 @@ class InceptionDWConv2d(torch.nn.Module):
         band_kernel_size: int = 11,
         branch_ratio: float = 0.125,
         dilation: int = 1,
+        conv: Callable[..., torch.nn.Module] = Conv2d,
     ) -> None:
         super().__init__()
         share = int(in_channels * branch_ratio)
@@ -356,9 +403,9 @@ class InceptionDWConv2d(torch.nn.Module):
             _odd("band_kernel_size", band_kernel_size),
         )
 
-        def branch(size: tuple[int, int]) -> Conv2d:
+        def branch(size: tuple[int, int]) -> torch.nn.Module:
             padding = (dilation * (size[0] // 2), dilation * (size[1] // 2))
-            return Conv2d(share, share, size, 1, padding, dilation, share)
+            return conv(share, share, size, 1, padding=padding, dilation=dilation, groups=share)
 
         self.dwconv_hw, self.dwconv_w, self.dwconv_h = (
             branch((square, square)),
@@ -369,5 +416,4 @@ class InceptionDWConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        same, square, wide, tall = input.split(self.split_indexes, 1)
-        return torch.cat((same, self.dwconv_hw(square), self.dwconv_w(wide), self.dwconv_h(tall)), 1)
+        return side_by_side(input, (self.dwconv_hw, self.dwconv_w, self.dwconv_h), "split")[0]

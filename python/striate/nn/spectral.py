@@ -1,6 +1,8 @@
-"""Layers that work on the frequencies of planes: global filters, adaptive filters and spectral pooling."""
+"""Layers that work on the frequencies of planes: global and adaptive filters, spectral pooling and its filter."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +122,48 @@ class SpectralPooling2d(nn.Module):
     def extra_repr(self) -> str:
         """Sizes."""
         return f"{self.output_size}"
+
+
+class SpectralPoolingFilter2d(nn.Module):
+    """y = irfft2(M rfft2(x)), which weighs low frequencies against high ones (Yun et al. 2023, arXiv 2308.11568).
+
+    M is ``low`` at frequencies below ``radius``, in cycles per plane, 1 - low above and 1/3 at exactly the radius.
+
+    Args:
+        radius: of the disc of low frequencies.
+        low: weight of low frequencies; several are for as many parts of the channels, cut as by torch.chunk.
+
+    Shape: ``[N, C, H, W]`` to the same; half input is computed in float32.
+    """
+
+    def __init__(self, radius: float, low: float | Sequence[float] = (0.7, 0.8, 0.9)) -> None:
+        super().__init__()
+        self.radius = radius
+        self.low = tuple(low) if isinstance(low, Sequence) else (low,)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """``[N, C, H, W]`` to the same."""
+        x = _wide(input)
+        rows, columns = x.shape[-2:]
+        if x.shape[1] < len(self.low):
+            raise ValueError(f"input: expected at least {len(self.low)} channels, got {x.shape[1]}")
+        place = {"dtype": x.dtype, "device": x.device}
+        down, across = (
+            torch.fft.fftfreq(rows, 1 / rows, **place),
+            torch.fft.rfftfreq(columns, 1 / columns, **place),
+        )
+        frequency = torch.hypot(down.unsqueeze(1), across)
+        masks = []
+        for low in self.low:
+            mask = torch.full_like(frequency, 1 / 3).masked_fill(frequency < self.radius, low)
+            masks.append(mask.masked_fill(frequency > self.radius, 1 - low))
+        parts = torch.fft.rfft2(x).chunk(len(masks), 1)
+        mixed = torch.cat([mask * part for mask, part in zip(masks, parts, strict=True)], 1)
+        return torch.fft.irfft2(mixed, s=(rows, columns)).to(input.dtype)
+
+    def extra_repr(self) -> str:
+        """Radius and weights."""
+        return f"{self.radius}, low={self.low}"
 
 
 def _wide(input: Tensor) -> Tensor:

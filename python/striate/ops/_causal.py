@@ -12,7 +12,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .. import _call
 from .._call import call, words
+from .._problem import Config
+from . import _composed, _cuda
 from ._convolution import (
     _bias_gradient,
     _empty_like_layout,
@@ -37,11 +40,22 @@ def _is_last(x: Tensor) -> bool:
     return x.stride(1) == 1 and x.stride(2) != 1
 
 
+def _settings(marks: Maybe, silu: bool) -> str:
+    return words(silu=silu, marks="none" if marks is None else "starts" if marks.dim() == 1 else "each")
+
+
 def _cpu(x: Tensor, weight: Tensor, bias: Maybe, states: Maybe, marks: Maybe, silu: bool) -> Tensor:
     result = _empty(x, weight, bias, states, marks, silu)
-    kind = "none" if marks is None else "starts" if marks.dim() == 1 else "each"
-    call("causal", words(silu=silu, marks=kind), (x, weight, bias, states, marks), (result,))
+    call("causal", _settings(marks, silu), (x, weight, bias, states, marks), (result,))
     return result
+
+
+def _on_cuda(x: Tensor, weight: Tensor, bias: Maybe, states: Maybe, marks: Maybe, silu: bool) -> Tensor:
+    if x.numel() and _cuda.own_rows():
+        result = _empty(x, weight, bias, states, marks, silu)
+        if _call.on_device("causal", _settings(marks, silu), (x, weight, bias, states, marks), (result,)):
+            return result
+    return _composed.causal(x, weight, bias, states, marks, silu)
 
 
 class Layout:
@@ -52,29 +66,32 @@ class Layout:
     """
 
     def __init__(self, x: Tensor, history: int, marks: Tensor, states: Maybe) -> None:
-        length = x.shape[0] * x.shape[2]
-        positions = torch.arange(length)
+        length, device = x.shape[0] * x.shape[2], x.device
+        positions = torch.arange(length, device=device)
         if marks.dim() == 1:
             starts = marks.to(torch.int64)
             run = torch.searchsorted(starts, positions, right=True) - 1
             first, self.heard = starts[:-1], None
-            same = torch.full((first.numel(), history), -1)
+            same = torch.full((first.numel(), history), -1, device=device)
         else:
             flat = marks.reshape(-1).to(torch.int64)
-            changes = torch.ones(length, dtype=torch.bool)
+            changes = torch.ones(length, dtype=torch.bool, device=device)
             changes[1:] = (flat[1:] != flat[:-1]) | (positions[1:] % max(x.shape[2], 1) == 0)
             first, run = changes.nonzero().flatten(), changes.cumsum(0) - 1
-            before = first[:, None] + torch.arange(-history, 0)
+            before = first[:, None] + torch.arange(-history, 0, device=device)
             inside = before >= (first // max(x.shape[2], 1) * x.shape[2])[:, None]
             same = torch.where(inside & (flat[before.clamp(0)] == flat[first][:, None]), before, -1)
             self.heard = (flat >= 0).view(x.shape[0], 1, x.shape[2]) if bool((flat < 0).any()) else None
         zero = length + (0 if states is None else states.shape[0] * history)
         if states is not None:
-            same = length + torch.arange(states.shape[0] * history).view(states.shape[0], history)
+            same = length + torch.arange(states.shape[0] * history, device=device).view(
+                states.shape[0], history
+            )
         self.place = positions + (run + 1) * history
-        self.source = torch.full((length + first.numel() * history,), zero)
+        self.source = torch.full((length + first.numel() * history,), zero, device=device)
         self.source[self.place] = positions
-        gaps = (first + torch.arange(first.numel()) * history)[:, None] + torch.arange(history)
+        starts = first + torch.arange(first.numel(), device=device) * history
+        gaps = starts[:, None] + torch.arange(history, device=device)
         self.source[gaps] = torch.where(same < 0, zero, same)
 
 
@@ -109,7 +126,7 @@ def _gradient(
         grad = _through_silu(grad, causal(x, w, b, states, marks, False))
     history, channels = w.shape[1] - 1, w.shape[0]
     weight, wide = w.unsqueeze(1), w.dtype != x.dtype
-    trailing = ((0,), (1,), channels)
+    settings = Config((1,), (1,), ((0, 0),), channels)
     dx = dw = ds = None
     if marks is not None:
         layout = Layout(x, history, marks, states)
@@ -120,7 +137,7 @@ def _gradient(
         room = grad.new_zeros(1, channels, seen.shape[2] - history)
         sent = room.index_copy(-1, layout.place - history, _flat(grad))
         if wanted[0] or wanted[3]:
-            back = conv_grad_input(sent, weight, None, (1,), (0, 0), *trailing)
+            back = conv_grad_input(sent, weight, None, str(settings))
             total = x.shape[0] * x.shape[2] + (0 if states is None else states.shape[0] * history) + 1
             back = back.new_zeros(1, channels, total).index_add(-1, layout.source, back)
             dx = back[0, :, : x.shape[0] * x.shape[2]].unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
@@ -131,16 +148,16 @@ def _gradient(
                     .transpose(0, 1)
                 )
         if wanted[1]:
-            dw = conv_grad_weight(sent, seen, (w.shape[1],), (1,), (0, 0), (1,), channels, wide)
+            dw = conv_grad_weight(sent, seen, str(settings._replace(kernel=(w.shape[1],), wide=wide)))
     else:
         seen = x if states is None else torch.cat([states, x], -1)
-        pads = (history if states is None else 0, 0)
+        settings = settings._replace(padding=((history if states is None else 0, 0),))
         if wanted[0] or wanted[3]:
-            dx = conv_grad_input(grad, weight, None, (1,), pads, *trailing)
+            dx = conv_grad_input(grad, weight, None, str(settings))
             if states is not None:
                 ds, dx = dx[..., :history], dx[..., history:]
         if wanted[1]:
-            dw = conv_grad_weight(grad, seen, (w.shape[1],), (1,), pads, (1,), channels, wide)
+            dw = conv_grad_weight(grad, seen, str(settings._replace(kernel=(w.shape[1],), wide=wide)))
     dw = None if dw is None else dw.squeeze(1)
     return dx, dw, _bias_gradient(grad, b) if wanted[2] else None, ds, None
 
@@ -187,6 +204,7 @@ causal: Callable[..., Tensor] = family.add(
         tangent=_tangent,
         fold=_fold,
         cpu=_cpu,
+        cuda=_on_cuda,
     )
 )
 
@@ -200,6 +218,17 @@ def _update(
     return result
 
 
+def _update_on_cuda(
+    x: Tensor, state: Tensor, weight: Tensor, bias: Maybe, at: Maybe, rows: Maybe, silu: bool
+) -> Tensor:
+    if x.numel() and _cuda.own_rows():
+        result = x.new_empty(x.shape)
+        settings = words(silu=silu, marks="none")
+        if _call.on_device("causal_update", settings, (x, weight, bias, at, rows), (result, state)):
+            return result
+    return _composed.causal_update(x, state, weight, bias, at, rows, silu)
+
+
 _library = torch.library.Library("striate", "FRAGMENT")
 if not torch._C._dispatch_has_kernel("striate::causal_update"):
     _library.define(
@@ -209,5 +238,6 @@ if not torch._C._dispatch_has_kernel("striate::causal_update"):
     )
     torch.library.register_fake("striate::causal_update", lambda x, *_: x.new_empty(x.shape), lib=_library)
     _library.impl("causal_update", _update, "CPU")
+    _library.impl("causal_update", _update_on_cuda, "CUDA")
 
 update: Callable[..., Tensor] = torch.ops.striate.causal_update.default

@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 
+def own_rows() -> bool:
+    """Whether the user has asked for them."""
+    return os.environ.get("STRIATE_CUDA", "") == "1"
+
+
 def refusal(dense: bool) -> str:
     """Why torch is the right choice, or an empty string.
 
@@ -13,6 +18,6 @@ def refusal(dense: bool) -> str:
     """
     if dense:
         return "not depthwise, device cuda"
-    if os.environ.get("STRIATE_CUDA", "") != "1":
+    if not own_rows():
         return "device cuda; its rows have not been timed yet, STRIATE_CUDA=1 chooses them"
     return ""

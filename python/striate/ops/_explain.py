@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
+from torch.utils._pytree import tree_map
 
-from .. import _core
+from .. import _core, ops
+from .._listen import listening
 from .._problem import is_channels_last, layout_word
+from . import _cuda
 from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of, unfit
 
@@ -26,8 +30,13 @@ class Explanation:
     workspace: int = 0
     """bytes"""
     why: str = ""
+    then: tuple[Explanation, ...] = ()
+    """what else a call of several kernels runs, in order"""
 
     def __str__(self) -> str:
+        return "\n\n".join(choice._text() for choice in (self, *self.then))
+
+    def _text(self) -> str:
         lines = [f"problem    {self.problem}"] if self.problem else []
         lines.append(f"row        {self.row}" + (f" ({self.why})" if self.why else ""))
         lines += [f"refused    {name}: {reason}" for name, reason in self.refusals]
@@ -38,21 +47,66 @@ class Explanation:
 
 
 def explain(problem: str | Callable[..., Tensor], *args: Any, **kwargs: Any) -> Explanation:
-    """Explain a problem line, or a call: ``explain(striate.conv2d, x, w, padding=1)``.
+    """Explain a problem line, or a call: ``explain(striate.conv2d, x, w, padding=1)``, ``explain(layer, x)``.
 
-    Raises ValueError for a line that is not a problem, TypeError for anything but a public function of striate, and
-    whatever the call itself would raise for its arguments.
+    Convolutions are planned and not run. Every other function of striate, and any module, is called once, on copies of
+    its arguments, in the grad mode of the caller; the result says which kernels ran, in order.
+
+    Raises ValueError for a line that is not a problem, TypeError for anything but a public function of striate or a
+    module, and whatever the call itself would raise for its arguments.
     """
     if isinstance(problem, str):
         return _of_line(problem)
     call = CALLS.get(getattr(problem, "__name__", ""))
-    if call is None:
-        raise TypeError(f"explain: problem must be a problem line or a function of striate, not {problem!r}")
-    return _of_call(call, *args, **kwargs)
+    if call is not None:
+        return _of_call(call, *args, **kwargs)
+    if why := _composed_because(problem, (*args, *kwargs.values())):
+        return Explanation(None, "torch", why=why)
+    if isinstance(problem, Module) or _is_public(problem):
+        return _of_run(problem, args, kwargs)
+    raise TypeError(
+        f"explain: problem must be a problem line, a function of striate or a module, not {problem!r}"
+    )
+
+
+def _of_run(function: Callable[..., object], args: Any, kwargs: Any) -> Explanation:
+    def copied(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        return value.detach().clone().requires_grad_(value.requires_grad)
+
+    args, kwargs = tree_map(copied, (args, kwargs))
+    with listening() as heard:
+        function(*args, **kwargs)
+    steps = [Explanation(None, "torch", why=why) for why in dict.fromkeys(heard.to_torch)]
+    steps = [_choice(found) for found in heard.choices] + steps
+    first, *then = steps or [Explanation(None, "torch", why="no kernel of striate took part")]
+    return replace(first, then=tuple(then))
+
+
+def _is_public(function: Any) -> bool:
+    name = getattr(function, "__name__", "")
+    return name in ops.__all__ and getattr(ops, name) is function
+
+
+def _composed_because(function: Any, values: tuple[Any, ...]) -> str:
+    """Why a call of another public function is composed of torch's operators, or an empty string."""
+    if not _is_public(function):
+        return ""
+    if not any(isinstance(value, Tensor) and value.is_cuda for value in values):
+        return ""
+    if function.__name__.startswith("causal_conv1d") and _cuda.own_rows():
+        return ""
+    if function is ops.shiftwise_conv2d:
+        return "device cuda; its three strips are calls of depthwise_conv2d, to be explained by themselves"
+    return "device cuda has no row of this operator yet"
 
 
 def _of_line(line: str, copies: tuple[str, ...] = ()) -> Explanation:
-    found = _core.explain(line)
+    return _choice(_core.explain(line), copies)
+
+
+def _choice(found: _core.Explanation, copies: tuple[str, ...] = ()) -> Explanation:
     refusals = tuple((str(name), str(why)) for name, why in found["refusals"])
     return Explanation(found["problem"], found["row"], refusals, copies, int(found["workspace"]))
 

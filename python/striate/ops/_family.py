@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +55,10 @@ class Member:
     cuda: Callable[..., Tensor] | None = None
     """the same on CUDA devices"""
 
+    def kernels(self) -> dict[str, Callable[..., Tensor] | None]:
+        """By dispatch key."""
+        return {"CPU": self.cpu, "CUDA": self.cuda}
+
 
 class Family:
     """Registers schemas, fakes and FLOP formulas in one namespace, and builds the routed callables."""
@@ -65,22 +69,32 @@ class Family:
 
     def add(self, member: Member) -> Callable[..., Tensor]:
         """Define ``member`` and return its differentiable form."""
-        qualified = f"{self.namespace}::{member.name}"
-        if not torch._C._dispatch_has_kernel(qualified):
-            self._library.define(member.name + member.schema, tags=_TAGS)
-            torch.library.register_fake(qualified, member.fake, lib=self._library)
-            if member.cpu is not None:
-                self._library.impl(member.name, member.cpu, "CPU")
-            if member.cuda is not None:
-                self._library.impl(member.name, member.cuda, "CUDA")
-            if member.flops is not None:
-                _when_flop_counter_is_imported(lambda: self._register_flops(member))
+        self.define(member.name, member.schema, member.fake, member.kernels(), member.flops)
         op = getattr(getattr(torch.ops, self.namespace), member.name).default
         return _route(op, member.tensors, _lean_function(op, member), _full_function(op, member))
 
-    def _register_flops(self, member: Member) -> None:
-        packet = getattr(getattr(torch.ops, self.namespace), member.name)
-        sys.modules[_FLOP_COUNTER].register_flop_formula(packet)(member.flops)
+    def define(
+        self,
+        name: str,
+        schema: str,
+        fake: Callable[..., Any],
+        kernels: Mapping[str, Callable[..., Any] | None],
+        flops: Callable[..., int] | None,
+    ) -> None:
+        """The dispatcher operator alone, with the kernels that Rust does not register itself, by dispatch key."""
+        qualified = f"{self.namespace}::{name}"
+        if torch._C._dispatch_has_kernel(qualified):
+            return
+        self._library.define(name + schema, tags=_TAGS)
+        torch.library.register_fake(qualified, fake, lib=self._library)
+        for key, kernel in kernels.items():
+            if kernel is not None:
+                self._library.impl(name, kernel, key)
+        if flops is not None:
+            packet = getattr(getattr(torch.ops, self.namespace), name)
+            _when_flop_counter_is_imported(
+                lambda: sys.modules[_FLOP_COUNTER].register_flop_formula(packet)(flops)
+            )
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._call import call, dense, words
+from . import _composed
 from ._convolution import _front, _into_channels, _sum
 from ._family import Family, Member, Statics
 
@@ -161,6 +162,7 @@ fft_conv: Callable[..., Tensor] = family.add(
         tangent=_bilinear_tangent(lambda: fft_conv),
         fold=_conv_fold,
         cpu=_conv,
+        cuda=_composed.fft_conv,
     )
 )
 
@@ -176,5 +178,6 @@ fft_conv_grad_kernel: Callable[..., Tensor] = family.add(
         tangent=_bilinear_tangent(lambda: fft_conv_grad_kernel),
         fold=_grad_kernel_fold,
         cpu=_grad_kernel,
+        cuda=_composed.fft_conv_grad_kernel,
     )
 )

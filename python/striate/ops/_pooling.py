@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .._call import call, dense, words
 from .._problem import is_channels_last, pad_pairs
+from . import _composed
 from ._convolution import _empty_like_layout, _front, family
 from ._family import Member, Statics
 
@@ -165,6 +166,7 @@ pool: Callable[..., Tensor] = family.add(
         tangent=_pool_tangent,
         fold=_fold(lambda: pool),
         cpu=_cpu_pool,
+        cuda=_composed.pool,
     )
 )
 
@@ -179,6 +181,7 @@ transpose: Callable[..., Tensor] = family.add(
         tangent=lambda tensors, statics, tangents: transpose(tangents[0], *statics),
         fold=_fold(lambda: transpose),
         cpu=_cpu_transpose,
+        cuda=_composed.pool_transpose,
     )
 )
 
@@ -193,6 +196,7 @@ argmax: Callable[..., Tensor] = family.add(
         tangent=_no_tangent,
         fold=_fold(lambda: argmax),
         cpu=_cpu_argmax,
+        cuda=_composed.pool_argmax,
     )
 )
 
@@ -210,6 +214,7 @@ gather: Callable[..., Tensor] = family.add(
         tangent=lambda tensors, statics, tangents: gather(tangents[0], tensors[1]),
         fold=_fold(lambda: gather),
         cpu=_cpu_gather,
+        cuda=_composed.pool_gather,
     )
 )
 
@@ -224,5 +229,6 @@ scatter: Callable[..., Tensor] = family.add(
         tangent=lambda tensors, statics, tangents: scatter(tangents[0], tensors[1], *statics),
         fold=_fold(lambda: scatter),
         cpu=_cpu_scatter,
+        cuda=_composed.pool_scatter,
     )
 )

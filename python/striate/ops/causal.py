@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._problem import DTYPE_WORDS
-from . import _causal
+from . import _causal, _composed, _cuda
 from ._family import autocast_args
 
 Maybe = Tensor | None
@@ -32,7 +33,7 @@ def causal_conv1d(
 
     Args:
         x: ``[B, D, L]`` with any strides; positions or channels (``[B, L, D]`` in memory) innermost are fastest.
-            float32, float64, bfloat16 or float16 on the CPU.
+            float32, float64, bfloat16 or float16, on the CPU or on CUDA.
         weight: ``[D, W]``, W >= 1; the dtype of x, or float32 beside half x.
         bias: ``[D]`` in the dtype of weight, or None.
         activation: None, ``"silu"`` or ``"swish"`` (the same).
@@ -70,7 +71,7 @@ def causal_conv1d(
         raise TypeError(f"{name}: return_final_states must be a bool, not {return_final_states!r}")
     if return_final_states and seq_idx is not None:
         raise ValueError(f"{name}: return_final_states cannot be combined with seq_idx; use cu_seqlens")
-    y = _causal.causal(x_, weight_, bias_, states, marks, silu)
+    y = _operator(x_)(x_, weight_, bias_, states, marks, silu)
     if not return_final_states:
         return y
     history = weight.shape[1] - 1
@@ -134,7 +135,7 @@ def states_at(x: Tensor, states: Maybe, cu_seqlens: Tensor, history: int) -> Ten
     """The last ``history`` inputs of every sequence of ``x [1, D, T]``, after ``states`` or zeros."""
     ends = cu_seqlens.to(torch.int64)
     starts, ends = ends[:-1], ends[1:]
-    back = torch.arange(-history, 0)
+    back = torch.arange(-history, 0, device=ends.device)
     at = ends[:, None] + back
     fresh = at >= starts[:, None]
     taken = x[0].index_select(1, at.clamp(0, max(x.shape[2] - 1, 0)).flatten()) if x.shape[2] else None
@@ -147,6 +148,11 @@ def states_at(x: Tensor, states: Maybe, cu_seqlens: Tensor, history: int) -> Ten
     # position `at` lies `at - start` before the start, which the state holds `history` further on
     older = (at - starts[:, None] + history).clamp(0, max(history - 1, 0))
     return torch.where(fresh[:, None], taken, states.gather(2, older[:, None].expand(shape)))
+
+
+def _operator(x: Tensor) -> Callable[..., Tensor]:
+    """On CUDA, unless our rows are asked for, torch's operators, which torch differentiates and fuses."""
+    return _composed.causal if x.is_cuda and not _cuda.own_rows() else _causal.causal
 
 
 def _last(x: Tensor, states: Maybe, history: int) -> Tensor:
@@ -170,8 +176,9 @@ def _check_tensors(name: str, needed: dict[str, Any], optional: dict[str, Any]) 
 
 
 def _cast(x: Tensor, weight: Tensor, bias: Maybe) -> tuple[Tensor, tuple[Tensor, Maybe]]:
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        (x,), (weight, bias) = autocast_args("cpu", (x,), (weight, bias))  # type: ignore[assignment]
+    device = x.device.type
+    if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
+        (x,), (weight, bias) = autocast_args(device, (x,), (weight, bias))  # type: ignore[assignment]
     return x, (weight, bias)
 
 
@@ -187,8 +194,16 @@ def _check_x(name: str, x: Tensor, weight: Tensor, bias: Maybe) -> None:
             f"{name}: x must be float32, float64, bfloat16 or float16, but got {x.dtype}"
         )
     for argument, tensor in (("x", x), ("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.device.type not in ("cpu", "meta"):
-            raise NotImplementedError(f"{name}: {argument} must be on the CPU, but is on {tensor.device}")
+        if tensor is None:
+            continue
+        if tensor.device.type not in ("cpu", "cuda", "meta"):
+            raise NotImplementedError(
+                f"{name}: {argument} must be on the CPU or a CUDA device, but is on {tensor.device}"
+            )
+        if tensor.device != x.device:
+            raise RuntimeError(
+                f"{name}: expected {argument} on {x.device} like x, but it is on {tensor.device}"
+            )
     if weight.dtype != x.dtype and not (x.dtype in _HALVES and weight.dtype == torch.float32):
         raise RuntimeError(
             f"{name}: expected weight to have the dtype of x (or float32 beside half x), "
@@ -239,9 +254,15 @@ def _marks(name: str, x: Tensor, seq_idx: Any, cu_seqlens: Any) -> Maybe:
         )
     if x.shape[0] != 1:
         raise ValueError(f"{name}: cu_seqlens needs x of batch 1, but got x of size {list(x.shape)}")
-    if not torch.compiler.is_compiling() and not isinstance(cu_seqlens, torch._subclasses.FakeTensor):
+    if _readable(cu_seqlens):
         check_starts(name, cu_seqlens, x.shape[2])
     return cu_seqlens
+
+
+def _readable(numbers: Tensor) -> bool:
+    """Whether looking at them costs nothing: what is on a device, or being traced, is taken at its word."""
+    fake = isinstance(numbers, torch._subclasses.FakeTensor)
+    return numbers.is_cpu and not fake and not torch.compiler.is_compiling()
 
 
 def check_starts(name: str, cu_seqlens: Tensor, length: int | None) -> None:
@@ -257,7 +278,7 @@ def _check_lengths(name: str, conv_state: Tensor, cache_seqlens: Any, batch: int
     if cache_seqlens is None:
         return
     _check_integers(name, "cache_seqlens", cache_seqlens, (batch,))
-    if batch and not torch.compiler.is_compiling() and int(cache_seqlens.min()) < 0:
+    if batch and _readable(cache_seqlens) and int(cache_seqlens.min()) < 0:
         raise ValueError(f"{name}: expected cache_seqlens of at least 0, but got {cache_seqlens.tolist()}")
 
 
@@ -270,7 +291,7 @@ def _check_rows(name: str, conv_state: Tensor, rows: Any, batch: int) -> None:
             )
         return
     _check_integers(name, "conv_state_indices", rows, (batch,))
-    if batch and not torch.compiler.is_compiling():
+    if batch and _readable(rows):
         least, most = int(rows.min()), int(rows.max())
         if least < -1 or most >= conv_state.shape[0]:
             raise IndexError(

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from .._listen import leave_to_torch
 from . import _torch_row
 from ._convolution import conv as _conv
 from ._convolution import conv_grad_input as _conv_grad_input
@@ -238,7 +239,9 @@ def _general(
 ) -> Tensor:
     """Any planned call."""
     transformed = _compiling() and _functorch_active()  # Dynamo traces no custom Function inside a transform
-    if not plan.raw or transformed or unfit(plan, input):
+    why = plan.why or unfit(plan, input)
+    if why or transformed:
+        leave_to_torch(why)
         return _through_torch(call, plan, input, weight, bias, options)
     device = input.device.type
     if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):

@@ -308,6 +308,14 @@ def _cpu_gradient(
     return result
 
 
+def _composed_kernel(weight: Tensor, P: Tensor, SIG: Maybe, *statics: Any) -> Tensor:
+    return formula(weight, P, SIG, statics).contiguous()
+
+
+def _composed_gradient(grad: Tensor, weight: Tensor, P: Tensor, SIG: Maybe, *statics: Any) -> Tensor:
+    return _packed(grad, weight, P, SIG, statics).contiguous()
+
+
 def _fake_kernel(
     weight: Tensor, P: Tensor, SIG: Maybe, size: Sequence[int], profile: str, base: float, axes: Sequence[int]
 ) -> Tensor:
@@ -342,6 +350,7 @@ _kernel: Callable[..., Tensor] = family.add(
         tangent=_tangent(formula),
         fold=_fold(lambda: _kernel, 1),
         cpu=_cpu_kernel,
+        cuda=_composed_kernel,
     )
 )
 
@@ -356,5 +365,6 @@ _gradient: Callable[..., Tensor] = family.add(
         tangent=_tangent(_packed),
         fold=_fold(lambda: _gradient, 2),
         cpu=_cpu_gradient,
+        cuda=_composed_gradient,
     )
 )

@@ -230,7 +230,7 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 def _under_autocast(request: _Request) -> _Request:
     device = request.input.device.type
-    if not (device == "cpu" and torch.is_autocast_enabled("cpu")):
+    if device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return request
     names = [name for name in ("input", "pregate", "postgate") if getattr(request, name) is not None]
     cast, _ = autocast_args(device, tuple(getattr(request, name) for name in names), ())
@@ -245,9 +245,9 @@ def _check(name: str, rank: int, request: _Request) -> None:
         if not isinstance(value, Tensor) and (value is not None or argument in ("input", "kernel")):
             raise TypeError(f"{name}: {argument} must be a Tensor, not {type(value).__name__}")
     _check_words(name, rank, request)
-    if x.dim() not in (rank + 1, rank + 2) or x.dtype not in _DTYPES or not x.is_cpu:
+    if x.dim() not in (rank + 1, rank + 2) or x.dtype not in _DTYPES or x.device.type not in ("cpu", "cuda"):
         raise RuntimeError(
-            f"{name}: input: expected a floating CPU tensor of {rank + 1} or {rank + 2} dimensions, "
+            f"{name}: input: expected a floating CPU or CUDA tensor of {rank + 1} or {rank + 2} dimensions, "
             f"got {x.dtype} {tuple(x.shape)} on {x.device}"
         )
     channels, spatial = x.shape[-rank - 1], tuple(x.shape[-rank:])
@@ -277,7 +277,7 @@ def _check_kernel(what: str, rank: int, channels: int, kernel: Tensor, x: Tensor
             f"{what}: expected [{channels}, ...] or [1, ...] with {rank} positive sizes, got {tuple(kernel.shape)}"
         )
     mixed = x.dtype.itemsize == 2 and kernel.dtype == torch.float32
-    if kernel.dtype != x.dtype and not mixed and not torch.is_autocast_enabled("cpu"):
+    if kernel.dtype != x.dtype and not mixed and not torch.is_autocast_enabled(x.device.type):
         raise RuntimeError(f"{what}: expected {x.dtype} (or float32 beside half input), got {kernel.dtype}")
     if kernel.device != x.device:
         raise RuntimeError(f"{what}: expected it on {x.device}, got {kernel.device}")

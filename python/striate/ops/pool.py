@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,13 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._problem import DTYPE_WORDS
-from . import _pooling
+from .._listen import leave_to_torch
+from .._problem import DTYPE_WORDS, is_channels_last
+from . import _composed, _pooling
 from ._resolve import INT64_MAX
 
 Ints = int | Sequence[int]
 _compiling = torch.compiler.is_dynamo_compiling
 _functorch_active = torch._C._are_functorch_transforms_active
+# How many windows a number is in, on average, from which striate is faster than torch on channels-last maps.
+_SHARED, _SHARED_SCATTERED = 6, 12
 _WORDS = {1: "one int", 2: "two ints", 3: "three ints"}
 
 
@@ -151,11 +155,23 @@ def _statics(call: Call, input: Tensor, windows: Windows, counting: tuple[bool, 
     return (call.mode, kernel, stride, pads, dilation, ring, counting[1])
 
 
-def _for_torch(input: Tensor) -> bool:
-    """Whether torch's own function is the right one: other devices and types, and transforms inside a trace."""
-    if input.device.type not in ("cpu", "meta") or input.dtype not in DTYPE_WORDS:
-        return True
-    return _compiling() and _functorch_active()
+def _torch_reason(call: Call, input: Tensor, windows: Windows) -> str:
+    """Why torch's own function is the right one, or nothing."""
+    if input.device.type not in ("cpu", "meta"):
+        return f"device {input.device.type}"
+    if input.dtype not in DTYPE_WORDS:
+        return f"dtype {input.dtype}"
+    if _compiling() and _functorch_active():
+        return "a transform inside a trace"
+    # Channels last, torch's vectors run along the channels too; there sliding sums win by what windows share. A
+    # gradient of extremes shares less. Measured: docs/ops/pool.md.
+    rival = call.rank == 2 and call.mode in ("max", "avg") and all(d == 1 for d in windows.dilation)
+    if rival and input.dim() == 4 and is_channels_last(input):
+        scattered = call.mode == "max" and input.requires_grad and torch.is_grad_enabled()
+        shared = math.prod(windows.kernel) / math.prod(windows.stride)
+        if shared < (_SHARED_SCATTERED if scattered else _SHARED):
+            return f"channels last, {shared:.3g} windows to a number"
+    return ""
 
 
 def _extreme(call: Call, input: Tensor, settings: tuple[Any, ...], return_indices: Any) -> Any:
@@ -163,7 +179,8 @@ def _extreme(call: Call, input: Tensor, settings: tuple[Any, ...], return_indice
     windows = _windows(call, *settings)
     if not isinstance(return_indices, bool):
         raise TypeError(f"{call.name}: return_indices must be a bool, not {return_indices!r}")
-    if _for_torch(input):
+    if why := _torch_reason(call, input, windows):
+        leave_to_torch(why)
         return _torch_extreme(call, input, windows, return_indices)
     values = _run(call, input, windows)
     if not return_indices:
@@ -186,10 +203,15 @@ def _torch_extreme(call: Call, input: Tensor, windows: Windows, return_indices: 
 def _torch_total(call: Call, input: Tensor, windows: Windows, counting: tuple[bool, int]) -> Tensor:
     kernel, stride, padding, dilation, ceil_mode = windows
     if any(d != 1 for d in dilation):
-        raise NotImplementedError(
-            f"{call.name}: dilation is only supported for floating tensors on the CPU, but got "
-            f"dilation={list(dilation)}, {input.dtype} on {input.device}"
-        )
+        if input.dtype not in DTYPE_WORDS:
+            raise NotImplementedError(
+                f"{call.name}: dilation is only supported for floating tensors, but got "
+                f"dilation={list(dilation)} and {input.dtype}"
+            )
+        statics = _statics(call, input, windows, counting)
+        if input.dim() == call.rank + 2:
+            return _composed.pool(input, *statics)
+        return _composed.pool(input.unsqueeze(0), *statics).squeeze(0)
     include, divisor = counting
     if call.mode == "sum":
         divisor = 1
@@ -213,7 +235,8 @@ def _total(call: Call, input: Tensor, settings: tuple[Any, ...], include: Any, d
     if divisor == 0:
         raise RuntimeError(f"{call.name}: divisor_override must be not zero, but got divisor_override=0")
     counting = (include, divisor or 0)
-    if _for_torch(input):
+    if why := _torch_reason(call, input, windows):
+        leave_to_torch(why)
         return _torch_total(call, input, windows, counting)
     return _run(call, input, windows, counting)
 

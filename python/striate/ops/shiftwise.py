@@ -6,12 +6,9 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .._problem import config
-from . import conv as _conv
-from ._convolution import conv as _raw_conv
+from . import branches as _branches
 
 
 class Permutations(NamedTuple):
@@ -74,25 +71,22 @@ def shiftwise_strips(weights: Tensor, permutations: Permutations) -> tuple[Tenso
     return wide, tall, placed(permutations.identity.unsqueeze(-1))
 
 
-def strip_conv(input: Tensor, weight: Tensor, row: int, column: int, bias: Tensor | None = None) -> Tensor:
-    """Depthwise convolution that keeps the size of maps; tap [row, column] lies on the output position."""
-    height, width = weight.shape[2:]
-    pads = (row, height - 1 - row, column, width - 1 - column)
-    if pads[0] == pads[1] and pads[2] == pads[3]:
-        return _conv.depthwise_conv2d(input, weight, bias, padding=(row, column))
-    plain = (
-        input.is_cpu
-        and weight.is_cpu
-        and input.dtype == weight.dtype
-        and not torch.is_autocast_enabled("cpu")
+def strips(
+    kernels: tuple[Tensor, Tensor, Tensor], big_kernel: int
+) -> tuple[_branches.Branch, _branches.Branch, _branches.Branch]:
+    """The three kernels as branches: tap floor(K / 2) along a strip and floor(s / 2) across it on the output."""
+    wide, tall, square = kernels
+    far, near, one = big_kernel // 2, square.shape[-1] // 2, (1, 1)
+    branch = _branches.Branch
+    return (
+        branch(wide, None, (near, far), one),
+        branch(tall, None, (far, near), one),
+        branch(square, None, (near, near), one),
     )
-    if plain and not (torch.compiler.is_dynamo_compiling() and torch._C._are_functorch_transforms_active()):
-        return _raw_conv(input, weight, bias, str(config((1, 1), pads, (1, 1), None)))
-    return _conv.depthwise_conv2d(F.pad(input, (pads[2], pads[3], pads[0], pads[1])), weight, bias)
 
 
 def shiftwise_conv2d(
-    x: Tensor, weights: Tensor, *, big_kernel: int, permutations: Permutations
+    x: Tensor, weights: Tensor, *, big_kernel: int, permutations: Permutations, sparse: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""The three sums of shifted small convolutions that replace a large kernel, as (H, V, I).
 
@@ -105,29 +99,28 @@ def shiftwise_conv2d(
     with the offset o that puts tap floor(K / 2) of the nk s taps in the middle, and zeros outside the input. That is
     exactly three depthwise convolutions of x, by a strip of s x nk s, one of nk s x s and a square (Li et al.:
     ShiftwiseConv, CVPR 2025, arXiv 2401.12736, section 3), so the nk times larger maps never exist and paths and
-    repetitions cost nothing.
+    repetitions cost nothing. The three run in one pass over x, and so do their gradients.
 
     Args:
         x: ``[N, C, H, W]``, in any dtype of :func:`striate.conv2d`.
         weights: ``[N_path, C * nk, 1, s, s]``; map j of channel c is filter ``c * nk + j``.
         big_kernel: K, at least s.
         permutations: for C channels and nk slots; :func:`shiftwise_permutations` makes the published ones.
+        sparse: many small filters are zero. Blocks of a strip that are zero in all paths and repetitions are left
+            out of the forward pass and of the gradient of x; one repetition leaves out as many blocks as filters
+            are zero, four independent ones hardly any.
 
     Returns:
         Three tensors of the shape of x, differentiable any number of times in x and weights.
 
     Raises:
         RuntimeError: shapes that do not fit each other.
-        ValueError: a small kernel that is even, or a big_kernel smaller than it.
+        ValueError: a big_kernel smaller than the small one.
     """
     _check(x, weights, big_kernel, permutations)
-    wide, tall, square = shiftwise_strips(weights, permutations)
-    far, near = big_kernel // 2, weights.shape[-1] // 2
-    return (
-        strip_conv(x, wide, near, far),
-        strip_conv(x, tall, far, near),
-        strip_conv(x, square, near, near),
-    )
+    branches = strips(shiftwise_strips(weights, permutations), big_kernel)
+    wide, tall, square = _branches.each(x, branches, weights.shape[-1] if sparse else 0)
+    return wide, tall, square
 
 
 def _check(x: Tensor, weights: Tensor, big_kernel: int, permutations: Permutations) -> None:
@@ -138,8 +131,6 @@ def _check(x: Tensor, weights: Tensor, big_kernel: int, permutations: Permutatio
             f"got {list(x.shape)} and {list(weights.shape)}"
         )
     channels, small = x.shape[1], weights.shape[-1]
-    if small % 2 == 0:
-        raise ValueError(f"weights: expected small kernels of odd size, got {small}")
     if big_kernel < small:
         raise ValueError(f"big_kernel: expected at least the small kernel {small}, got {big_kernel}")
     slots = math.ceil(big_kernel / small)

@@ -8,9 +8,9 @@ A row names a skeleton and its arguments; :func:`list_models` lists the rows, :f
 :func:`create_model` builds it and :func:`load_from` fills it with weights of another implementation.
 """
 
+from ..nn._transfer import first_use, transfer
 from .network import Feature, FeatureNet, Head, Network
 from .registry import Row, create_model, info, list_models, load_from
-from .weights import first_use, transfer
 
 __all__ = [
     "Feature",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .. import nn as layers
 from . import kit
 from .kit import cna, conv
 
@@ -33,22 +34,16 @@ def space_to_depth(i: int, o: int, stride: Stride = 1, **options: Any) -> nn.Mod
     """A convolution that strides by moving pixels into channels first (SPD-Conv, arXiv 2208.03641)."""
     if stride == 1:
         return plain_filter(i, o, **options)
-    from ..nn.dynamic import SpaceToDepth
-
-    return nn.Sequential(SpaceToDepth(2), plain_filter(4 * i, o, **options))
+    return nn.Sequential(layers.SpaceToDepth(2), plain_filter(4 * i, o, **options))
 
 
 def involution(i: int, o: int, stride: Stride = 1, *, kernel: int = 7) -> nn.Module:
     """Involution in place of a convolution (RedNet, arXiv 2103.06255)."""
-    from ..nn.dynamic import Involution2d
-
-    return Involution2d(i, kernel, stride)  # type: ignore[arg-type]
+    return layers.Involution2d(i, kernel, stride)  # type: ignore[arg-type]
 
 
 def dcls(i: int, o: int, stride: Stride = 1, *, kernel: int = 7, count: int = 3) -> nn.Module:
     """Elements whose positions are learned; three of them have the parameters of a 3x3 kernel (arXiv 2112.03740)."""
-    from .. import nn as layers
-
     padding = kernel // 2
     return layers.Dcls2d(i, o, count, stride, padding, dilated_kernel_size=kernel, version="v1", bias=False)
 
@@ -62,15 +57,9 @@ FILTERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-class Summed(nn.Module):
-    """act(body(x) + skip(x))."""
-
-    def __init__(self, body: nn.Module, skip: nn.Module, act: nn.Module) -> None:
-        super().__init__()
-        self.body, self.skip, self.act = body, skip, act
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.body(x) + self.skip(x))
+def summed(body: nn.Module, skip: nn.Module) -> nn.Module:
+    """relu(body(x) + skip(x))."""
+    return nn.Sequential(kit.Sum([body, skip]), kit.act("relu"))
 
 
 def shortcut(i: int, o: int, stride: Stride, avg_down: bool) -> nn.Module:
@@ -91,7 +80,7 @@ def basic(
     first = kit.build(FILTERS, filter, i, width, stride, **middle)
     second = kit.build(FILTERS, filter, width, width, **middle)
     body = nn.Sequential(first, kit.norm("bn", width), kit.act("relu"), second, kit.norm("bn", width))
-    return Summed(body, shortcut(i, width, stride, avg_down), kit.act("relu")), width
+    return summed(body, shortcut(i, width, stride, avg_down)), width
 
 
 def bottleneck(
@@ -108,76 +97,58 @@ def bottleneck(
         kit.act("relu"),
     ]
     parts += [*cna(mid, o, act="none"), *([kit.squeeze_excite(o, o // 4)] if more.get("squeeze") else [])]
-    return Summed(nn.Sequential(*parts), shortcut(i, o, stride, avg_down), kit.act("relu")), o
+    return summed(nn.Sequential(*parts), shortcut(i, o, stride, avg_down)), o
 
 
-class DenseLayer(nn.Module):
+def dense(i: int, growth: int) -> nn.Module:
     """x followed by what a bottleneck adds to it (DenseNet, arXiv 1608.06993)."""
-
-    def __init__(self, i: int, growth: int) -> None:
-        super().__init__()
-        first = [kit.norm("bn", i), kit.act("relu"), *cna(i, 4 * growth)]
-        self.body = nn.Sequential(*first, conv(4 * growth, growth, 3, bias=False))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.body(x)], 1)
+    first = [kit.norm("bn", i), kit.act("relu"), *cna(i, 4 * growth)]
+    return kit.Concat([nn.Identity(), nn.Sequential(*first, conv(4 * growth, growth, 3, bias=False))])
 
 
 class OneShot(nn.Module):
-    """A chain of convolutions, all of whose outputs are aggregated once (VoVNet, arXiv 1904.09730)."""
+    """A chain of layers, all of whose outputs are joined at the end, behind the input if ``whole``."""
 
-    def __init__(self, i: int, mid: int, o: int, layers: int = 5) -> None:
+    def __init__(self, chain: Iterable[nn.Module], join: nn.Module, whole: bool = False) -> None:
         super().__init__()
-        self.chain = nn.ModuleList(cna(mid if n else i, mid, 3) for n in range(layers))
-        self.join = cna(i + layers * mid, o)
+        self.chain, self.join, self.start = nn.ModuleList(chain), join, 0 if whole else 1
 
     def forward(self, x: Tensor) -> Tensor:
         maps = [x]
         for link in self.chain:
             maps.append(link(maps[-1]))
-        return self.join(torch.cat(maps, 1))
+        return self.join(torch.cat(maps[self.start :], 1))
 
 
-class Separables(nn.Module):
+def one_shot(i: int, mid: int, o: int, layers: int = 5) -> nn.Module:
+    """One-shot aggregation of 3x3 layers (VoVNet, arXiv 1904.09730)."""
+    chain = [cna(mid if n else i, mid, 3) for n in range(layers)]
+    return OneShot(chain, cna(i + layers * mid, o), whole=True)
+
+
+def separables(
+    i: int, widths: Sequence[int], stride: int, *, aligned: bool, lead: bool = True, skip: bool = True
+) -> nn.Module:
     """Separable convolutions under one residual (Xception, arXiv 1610.02357).
 
     In the first design (``aligned=False``) a max pool strides and one norm follows each pair; in the aligned one
     (arXiv 1802.02611) the last filter strides and norms follow both halves.
     """
-
-    def __init__(
-        self,
-        i: int,
-        widths: Sequence[int],
-        stride: int,
-        *,
-        aligned: bool,
-        lead: bool = True,
-        skip: bool = True,
-    ):
-        super().__init__()
-        norm = ("bn", {"eps": 1e-3}) if aligned else "bn"
-        parts: list[nn.Module] = []
-        for n, (a, b) in enumerate(zip([i, *widths], widths, strict=False)):
-            s = stride if aligned and n == len(widths) - 1 else 1
-            inner: list[nn.Module] = [kit.norm(norm, a)] if aligned else []
-            inner += [kit.act("relu")] if aligned and not skip else []
-            parts += [kit.act("relu")] if skip and (lead or n) else []
-            parts += [
-                conv(a, a, 3, s, groups="depthwise", bias=False),
-                *inner,
-                conv(a, b, 1, bias=False),
-                kit.norm(norm, b),
-            ]
-            parts += [] if skip else [kit.act("relu")]
-        parts += [] if aligned or stride == 1 else [nn.MaxPool2d(3, stride, 1)]
-        self.body = nn.Sequential(*parts)
-        self.adds = skip
-        changes = skip and (i != widths[-1] or stride > 1)
-        self.skip = cna(i, widths[-1], 1, stride, norm=norm, act="none") if changes else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) + self.skip(x) if self.adds else self.body(x)
+    norm = ("bn", {"eps": 1e-3}) if aligned else "bn"
+    parts: list[nn.Module] = []
+    for n, (a, b) in enumerate(zip([i, *widths], widths, strict=False)):
+        s = stride if aligned and n == len(widths) - 1 else 1
+        inner: list[nn.Module] = [kit.norm(norm, a)] if aligned else []
+        inner += [kit.act("relu")] if aligned and not skip else []
+        parts += [kit.act("relu")] if skip and (lead or n) else []
+        parts += [conv(a, a, 3, s, groups="depthwise", bias=False), *inner]
+        parts += cna(a, b, norm=norm, act="none" if skip else "relu")
+    parts += [] if aligned or stride == 1 else [nn.MaxPool2d(3, stride, 1)]
+    body, o = nn.Sequential(*parts), widths[-1]
+    if not skip:
+        return body
+    same = i == o and stride == 1
+    return kit.Sum([body, nn.Identity() if same else cna(i, o, 1, stride, norm=norm, act="none")])
 
 
 def pseudo_3d(
@@ -188,21 +159,12 @@ def pseudo_3d(
     ``flat`` leaves out time. The first pointwise layer strides, in space only.
     """
     o = 4 * width
-    space = cna(width, width, (1, 3, 3))
-    middle: nn.Module = space if flat else Pseudo3D(space, cna(width, width, (3, 1, 1)), letter)
+    space, time = cna(width, width, (1, 3, 3)), [] if flat else [cna(width, width, (3, 1, 1))]
+    ways = {
+        "A": lambda: nn.Sequential(space, *time),
+        "B": lambda: kit.Sum([space, *time]),
+        "C": lambda: nn.Sequential(space, kit.Residual(*time)),
+    }
+    middle = space if flat else ways[letter]()
     body = nn.Sequential(cna(i, width, 1, (1, stride, stride)), middle, cna(width, o, act="none"))
-    return Summed(body, shortcut(i, o, (1, stride, stride) if stride > 1 else 1, False), kit.act("relu")), o
-
-
-class Pseudo3D(nn.Module):
-    """The three ways to combine a spatial with a temporal filter."""
-
-    def __init__(self, space: nn.Module, time: nn.Module, letter: str) -> None:
-        super().__init__()
-        self.space, self.time, self.letter = space, time, letter
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.space(x)
-        if self.letter == "A":
-            return self.time(y)
-        return y + self.time(x if self.letter == "B" else y)
+    return summed(body, shortcut(i, o, (1, stride, stride) if stride > 1 else 1, False)), o

@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .. import nn as layers
+from .. import ops
+from ..nn import _parts as parts
 
 # A name, or a name with arguments: ("ln", {"eps": 1e-5}). A callable stands for itself.
 Spec = str | tuple[str, dict[str, Any]] | Callable[..., nn.Module]
@@ -24,8 +28,7 @@ class _Kit:
     partial: bool = False
 
 
-_DEFAULT = _Kit()
-_kit: ContextVar[_Kit] = ContextVar("striate.zoo.kit", default=_DEFAULT)
+_kit: ContextVar[_Kit] = ContextVar("striate.zoo.kit", default=_Kit())  # noqa: B039 (frozen)
 
 
 @contextmanager
@@ -74,11 +77,10 @@ def conv(
     late = padding == "same_upper" and any(s > 1 for s in s)
     options["padding"] = 0 if late else half if isinstance(padding, str) else sizes(padding)
     if _kit.get().partial and any(half):
-        from ..nn.dynamic import PartialPaddingConv2d  # computed by striate, whatever the factory
-
-        return PartialPaddingConv2d(i, o, k, s, **options)  # type: ignore[arg-type]
+        # Computed by striate, whatever the factory.
+        return layers.PartialPaddingConv2d(i, o, k, s, **options)  # type: ignore[arg-type]
     made = _convolution("Conv")(i, o, k, s, **options)
-    return nn.Sequential(SameUpper(k, s, d), made) if late else made
+    return nn.Sequential(parts.SameUpper(k, s, d), made) if late else made
 
 
 def conv_transpose(
@@ -92,35 +94,14 @@ def _convolution(kind: str) -> Callable[..., nn.Module]:
     kit = _kit.get()
     if callable(kit.conv) and kind == "Conv":
         return kit.conv
-    if kit.conv == "striate":
-        from .. import nn as layers
-
-        return cast("Callable[..., nn.Module]", getattr(layers, f"{kind}{kit.rank}d"))
-    return cast("Callable[..., nn.Module]", getattr(nn, f"{kind}{kit.rank}d"))
+    home: Any = layers if kit.conv == "striate" else nn
+    return getattr(home, f"{kind}{kit.rank}d")
 
 
 def function() -> Callable[..., Tensor]:
     """The functional convolution that belongs to the active factory."""
-    if _kit.get().conv == "striate":
-        from .. import ops
-
-        return getattr(ops, f"conv{rank()}d")
-    return getattr(F, f"conv{rank()}d")
-
-
-class SameUpper(nn.Module):
-    """Zero padding after which ceil(n / stride) outputs remain; the odd element goes to the far side."""
-
-    def __init__(self, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> None:
-        super().__init__()
-        self.axes = tuple(zip(kernel, stride, dilation, strict=True))
-
-    def forward(self, x: Tensor) -> Tensor:
-        pad: list[int] = []
-        for n, (k, s, d) in zip(reversed(x.shape), reversed(self.axes), strict=False):
-            total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-            pad += [total // 2, total - total // 2]
-        return F.pad(x, pad)
+    home: Any = ops if _kit.get().conv == "striate" else F
+    return getattr(home, f"conv{rank()}d")
 
 
 def build(
@@ -138,46 +119,6 @@ def build(
 def at(value: Any, i: int) -> Any:
     """The value of stage ``i``: lists hold one entry for each stage, anything else is the same everywhere."""
     return value[i] if isinstance(value, list) else value
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of [N, C, ...]."""
-
-    def __init__(self, channels: int, eps: float = 1e-6, bias: bool = True) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps)
-        return y.movedim(-1, 1)
-
-
-class OneGroupNorm(ChannelNorm):
-    """Group norm with a single group, the norm of PoolFormer."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.group_norm(x, 1, self.weight, self.bias, self.eps)
-
-
-class StarReLU(nn.Module):
-    """scale * relu(x)^2 + bias with two learned numbers (MetaFormer baselines, Eq. 7)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
-        self.bias = nn.Parameter(torch.zeros(1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.scale * F.relu(x).square() + self.bias
-
-
-class SquaredReLU(nn.Module):
-    """relu(x)^2."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x).square()
 
 
 class Scale(nn.Module):
@@ -198,6 +139,29 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
+class Sum(nn.ModuleList):
+    """f(x) + g(x) + ..."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *others = self
+        return sum((f(x) for f in others), first(x))
+
+
+class Concat(nn.ModuleList):
+    """The channels of f(x), then those of g(x), ..."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([f(x) for f in self], 1)
+
+
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+def resized(x: Tensor, like: Tensor, align: bool = False) -> Tensor:
+    """Linear interpolation to the extents of another map."""
+    return F.interpolate(x, like.shape[2:], mode=LINEAR[x.ndim - 2], align_corners=align)
+
+
 class Mean(nn.Module):
     """Global average over all spatial axes."""
 
@@ -209,25 +173,11 @@ class Mean(nn.Module):
         return x.mean(tuple(range(2, x.ndim)), keepdim=self.keepdim)
 
 
-class DropPath(nn.Module):
-    """Drop the whole branch of a sample with probability ``rate`` while training (stochastic depth)."""
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0:
-            return x
-        keep = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device) >= self.rate
-        return x * keep / (1 - self.rate)
-
-
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "bn": lambda c, **options: layer("BatchNorm", c, **options),
     "in": lambda c, **options: layer("InstanceNorm", c, **options),
-    "ln": ChannelNorm,
-    "gn1": OneGroupNorm,
+    "ln": parts.ChannelNorm,
+    "gn1": parts.OneGroupNorm,
     "gn": lambda c, groups: nn.GroupNorm(groups, c),
     "none": lambda c: nn.Identity(),
 }
@@ -238,12 +188,13 @@ ACTS: dict[str, Callable[..., nn.Module]] = {
     "prelu": nn.PReLU,
     "silu": nn.SiLU,
     "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
     "tanh": nn.Tanh,
     "hardswish": nn.Hardswish,
     "hardsigmoid": nn.Hardsigmoid,
     "sigmoid": nn.Sigmoid,
-    "star_relu": StarReLU,
-    "squared_relu": SquaredReLU,
+    "star_relu": parts.StarReLU,
+    "squared_relu": parts.SquaredReLU,
     "none": nn.Identity,
 }
 
@@ -264,15 +215,16 @@ def cna(
     """Convolution, norm, activation; the convolution has a bias where no norm follows it."""
     norms, acts = options.pop("norm", "bn"), options.pop("act", "relu")
     options.setdefault("bias", norms == "none")
-    parts = [conv(i, o, kernel, stride, **options)]
-    parts += [] if norms == "none" else [norm(norms, o)]
-    return nn.Sequential(*parts, *([] if acts == "none" else [act(acts)]))
+    made = [conv(i, o, kernel, stride, **options), *([] if norms == "none" else [norm(norms, o)])]
+    return nn.Sequential(*made, *([] if acts == "none" else [act(acts)]))
 
 
-def squeeze_excite(channels: int, hidden: int, inner: Spec = "relu", gate: Spec = "sigmoid") -> nn.Module:
+def squeeze_excite(
+    channels: int, hidden: int, inner: Spec = "relu", gate: Spec = "sigmoid", bias: bool = True
+) -> nn.Module:
     """Squeeze-and-excitation: channels gated by two pointwise layers on their means (Hu et al., 2018)."""
-    pointwise = [conv(channels, hidden, 1), act(inner), conv(hidden, channels, 1), act(gate)]
-    return Gate(nn.Sequential(Mean(keepdim=True), *pointwise))
+    first, second = conv(channels, hidden, 1, bias=bias), conv(hidden, channels, 1, bias=bias)
+    return Gate(nn.Sequential(Mean(keepdim=True), first, act(inner), second, act(gate)))
 
 
 class Gate(nn.Module):

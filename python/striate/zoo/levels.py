@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import nn as layers
 from . import kit
 from .kit import cna, conv, conv_transpose
 
@@ -18,54 +19,18 @@ def convs(i: int, o: int, *, depth: int = 2, stride: int = 1, **style: Any) -> n
     """``depth`` 3x3 layers; ``mid`` channels between them if given."""
     mid = style.pop("mid", o)
     widths = [i, *[mid] * (depth - 1), o]
-    return nn.Sequential(
-        *(cna(a, b, 3, 1 if n else stride, **style) for n, (a, b) in enumerate(pairwise(widths)))
-    )
-
-
-class NAFBlock(nn.Module):
-    """Depthwise convolution with a product for a gate and simplified channel attention (arXiv 2204.04676)."""
-
-    def __init__(self, c: int) -> None:
-        super().__init__()
-        self.enter = nn.Sequential(
-            kit.norm("ln", c), conv(c, 2 * c, 1), conv(2 * c, 2 * c, 3, groups="depthwise")
-        )
-        self.attend = kit.Gate(nn.Sequential(kit.Mean(keepdim=True), conv(c, c, 1)))
-        self.leave, self.scale1 = conv(c, c, 1), kit.Scale(c, 0.0)
-        self.widen, self.narrow = nn.Sequential(kit.norm("ln", c), conv(c, 2 * c, 1)), conv(c, c, 1)
-        self.scale2 = kit.Scale(c, 0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.enter(x).chunk(2, 1)
-        x = x + self.scale1(self.leave(self.attend(a * b)))
-        a, b = self.widen(x).chunk(2, 1)
-        return x + self.scale2(self.narrow(a * b))
-
-
-class ResidualConvs(nn.Module):
-    """Two layers around a pointwise identity (STU-Net, arXiv 2304.06716)."""
-
-    def __init__(self, i: int, o: int, stride: int, project: bool, style: dict[str, Any]) -> None:
-        super().__init__()
-        self.first = cna(i, o, 3, stride, **style)
-        self.second = cna(o, o, 3, **{**style, "act": "none"})
-        self.skip = conv(i, o, 1, stride) if project else nn.Identity()
-        self.act = kit.act(style["act"])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.second(self.first(x)) + self.skip(x))
+    parts = (cna(a, b, 3, 1 if n else stride, **style) for n, (a, b) in enumerate(pairwise(widths)))
+    return nn.Sequential(*parts)
 
 
 def residuals(i: int, o: int, *, depth: int = 1, stride: int = 1, **style: Any) -> nn.Module:
-    """``depth`` residual blocks, the first with a projection."""
-    blocks = (ResidualConvs(o if n else i, o, 1 if n else stride, n == 0, style) for n in range(depth))
-    return nn.Sequential(*blocks)
-
-
-def _resized(x: Tensor, like: Tensor, align: bool = False) -> Tensor:
-    mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[x.ndim]
-    return F.interpolate(x, like.shape[2:], mode=mode, align_corners=align)
+    """``depth`` times two layers around an identity, a pointwise one at first (STU-Net, arXiv 2304.06716)."""
+    parts: list[nn.Module] = []
+    for n in range(depth):
+        first = cna(o if n else i, o, 3, 1 if n else stride, **style)
+        body = nn.Sequential(first, cna(o, o, 3, **{**style, "act": "none"}))
+        parts += [kit.Sum([body, nn.Identity() if n else conv(i, o, 1, stride)]), kit.act(style["act"])]
+    return nn.Sequential(*parts)
 
 
 class RSU(nn.Module):
@@ -94,7 +59,7 @@ class RSU(nn.Module):
             maps.append(y)
         y = maps.pop()
         for layer, skip in zip(self.up, reversed(maps), strict=True):
-            y = layer(torch.cat([y if y.shape == skip.shape else _resized(y, skip), skip], 1))
+            y = layer(torch.cat([y if y.shape == skip.shape else kit.resized(y, skip), skip], 1))
         return y + keep
 
 
@@ -112,11 +77,7 @@ class Resize(nn.Module):
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         y = self.before(x)
-        return (
-            F.interpolate(y, skip.shape[2:])
-            if self.mode == "nearest"
-            else _resized(y, skip, self.mode == "aligned")
-        )
+        return F.interpolate(y, skip.shape[2:]) if self.mode == "nearest" else kit.resized(y, skip)
 
 
 class Enlarge(nn.Module):
@@ -137,7 +98,7 @@ LEVELS: dict[str, Callable[..., nn.Module]] = {
     "residuals": residuals,
     "rsu": RSU,
     "frames": frames,
-    "naf": lambda i, o, depth=1: nn.Sequential(*(NAFBlock(o) for _ in range(depth))),
+    "naf": lambda i, o, depth=1: nn.Sequential(*(layers.NAFBlock2d(o, conv=conv) for _ in range(depth))),
     "none": lambda i, o: nn.Identity(),
 }
 # Each goes from (fine channels, coarse channels); None means that the level itself strides.
@@ -151,7 +112,7 @@ DOWNS: dict[str, Callable[[int, int], nn.Module]] = {
 # From (coarse channels, fine channels).
 UPS: dict[str, Callable[[int, int], nn.Module]] = {
     "transpose": lambda i, o: Enlarge(conv_transpose(i, o, 2, 2)),
-    "aligned": lambda i, o: Resize("aligned"),
+    "aligned": lambda i, o: Enlarge(nn.Upsample(None, 2, kit.LINEAR[kit.rank()], align_corners=True)),
     "bilinear": lambda i, o: Resize("bilinear"),
     "nearest": lambda i, o: Resize("nearest", conv(i, o, 1)),
     "shuffle": lambda i, o: Enlarge(conv(i, 4 * o, 1, bias=False), nn.PixelShuffle(2)),

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import nn as layers
+from ..nn import _parts as parts
 from . import kit
 from .kit import conv
 
@@ -29,76 +31,31 @@ def separable(channels: int, kernel: int = 7, ratio: int = 2) -> nn.Module:
     wide = ratio * channels
     return nn.Sequential(
         conv(channels, wide, 1, bias=False),
-        kit.StarReLU(),
+        parts.StarReLU(),
         conv(wide, wide, kernel, groups="depthwise", bias=False),
         conv(wide, channels, 1, bias=False),
     )
 
 
-class Inception(nn.Module):
-    """Square, horizontal and vertical depthwise filters on three slices, the rest untouched (arXiv 2303.16900)."""
-
-    def __init__(self, channels: int, square: int = 3, band: int = 11, ratio: float = 0.125) -> None:
-        super().__init__()
-        c = int(channels * ratio)
-        self.slices = [channels - 3 * c, c, c, c]
-        self.filters = nn.ModuleList(
-            conv(c, c, k, groups="depthwise") for k in (square, (1, band), (band, 1))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        rest, *parts = x.split(self.slices, 1)
-        return torch.cat([rest, *(f(part) for f, part in zip(self.filters, parts, strict=True))], 1)
+def focal(channels: int, post: kit.Spec = "none", **options: Any) -> nn.Module:
+    """Focal modulation (FocalNet)."""
+    return layers.FocalModulation2d(channels, norm=kit.norm(post, channels), conv=conv, **options)
 
 
-class Focal(nn.Module):
-    """Focal modulation: a stack of growing depthwise filters, gated per level (arXiv 2203.11926)."""
+def recursive_gated(channels: int, order: int, size: int = 0) -> nn.Module:
+    """Recursive gated convolution over 7x7 filters, or over global ones written for maps of ``size`` (HorNet)."""
 
-    def __init__(self, channels: int, levels: int = 2, window: int = 3, post: kit.Spec = "none") -> None:
-        super().__init__()
-        self.cuts = [channels, channels, levels + 1]
-        self.split = conv(channels, sum(self.cuts), 1)
-        windows = range(window, window + 2 * levels, 2)
-        self.filters = nn.ModuleList(
-            conv(channels, channels, k, groups="depthwise", bias=False) for k in windows
-        )
-        self.modulator = conv(channels, channels, 1)
-        self.post = kit.norm(post, channels)
-        self.out = conv(channels, channels, 1)
+    def filter(c: int) -> nn.Module:
+        if not size:
+            return conv(c, c, 7, groups="depthwise")
+        return layers.GlobalLocalFilter2d(c, size, norm=parts.ChannelNorm, conv=conv)
 
-    def forward(self, x: Tensor) -> Tensor:
-        query, context, gates = self.split(x).split(self.cuts, 1)
-        levels = []
-        for f in self.filters:
-            context = F.gelu(f(context))
-            levels.append(context)
-        levels.append(F.gelu(context.mean((2, 3), keepdim=True)))
-        modulator = sum(level * gates[:, i : i + 1] for i, level in enumerate(levels))
-        return self.out(self.post(query * self.modulator(modulator)))
+    return layers.RecursiveGatedConv2d(channels, order, filter, conv=conv)
 
 
 def partial(channels: int, divisor: int = 4, kernel: int = 3) -> nn.Module:
     """A dense convolution of the first channels, the rest untouched (FasterNet, arXiv 2303.03667)."""
-    from ..nn.dynamic import PartialChannelConv2d
-
-    return PartialChannelConv2d(channels, divisor, kernel, function=kit.function())
-
-
-class Attention(nn.Module):
-    """Multi-head attention over all positions, with pointwise projections."""
-
-    def __init__(self, channels: int, head: int = 32) -> None:
-        super().__init__()
-        self.heads, self.head = channels // head, head
-        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
-        self.out = nn.Linear(channels, channels, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, _, *space = x.shape
-        tokens = self.qkv(x.flatten(2).transpose(1, 2))
-        q, k, v = tokens.unflatten(2, (3, self.heads, self.head)).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return self.out(y).transpose(1, 2).reshape(n, -1, *space)
+    return layers.PartialChannelConv2d(channels, divisor, kernel, function=kit.function())
 
 
 class RandomMixing(nn.Module):
@@ -110,71 +67,13 @@ class RandomMixing(nn.Module):
         self.mix = nn.Parameter(mix, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.flatten(2) @ self.mix.T).reshape(x.shape)
+        return (x.flatten(2) @ self.mix.t()).reshape(x.shape)
 
 
-class RecursiveGated(nn.Module):
-    """Recursive gated convolution of ``order`` (HorNet, arXiv 2207.14284, Eq. 3.5)."""
-
-    def __init__(
-        self, channels: int, order: int, filter: kit.Spec = "depthwise", scale: float = 1 / 3
-    ) -> None:
-        super().__init__()
-        self.widths = [channels >> (order - 1 - i) for i in range(order)]
-        self.scale = scale
-        self.split = conv(channels, 2 * channels, 1)
-        self.filter = kit.build(MIXERS, filter, sum(self.widths))
-        steps = zip(self.widths, self.widths[1:], strict=False)
-        self.widen = nn.ModuleList(conv(a, b, 1) for a, b in steps)
-        self.out = conv(channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, gates = self.split(x).split([self.widths[0], sum(self.widths)], 1)
-        first, *others = (self.filter(gates) * self.scale).split(self.widths, 1)
-        x = x * first
-        for widen, gate in zip(self.widen, others, strict=True):
-            x = widen(x) * gate
-        return self.out(x)
-
-
-class GlobalLocal(nn.Module):
-    """A 3x3 depthwise filter on half of the channels, a filter in the spectrum on the others (HorNet-GF).
-
-    The spectral filter is written for ``size`` frequencies and resized where the map has others.
-    """
-
-    def __init__(self, channels: int, size: tuple[int, int]) -> None:
-        super().__init__()
-        half = channels // 2
-        self.enter, self.leave = kit.norm("ln", channels), kit.norm("ln", channels)
-        self.local = conv(half, half, 3, groups="depthwise", bias=False)
-        self.spectrum = nn.Parameter(torch.randn(half, *size, 2) * 0.02)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b = self.enter(x).chunk(2, 1)
-        h, w = x.shape[2:]
-        k: Tensor = self.spectrum
-        if k.shape[1:3] != (h, w // 2 + 1):
-            k = F.interpolate(
-                k.permute(3, 0, 1, 2), (h, w // 2 + 1), mode="bilinear", align_corners=True
-            ).permute(1, 2, 3, 0)
-        spectrum = torch.fft.rfft2(b, norm="ortho") * torch.view_as_complex(k.contiguous())
-        b = torch.fft.irfft2(spectrum, s=(h, w), norm="ortho")
-        return self.leave(torch.stack([self.local(a), b], 2).flatten(1, 2))
-
-
-class Strips(nn.Module):
+def strips(channels: int, long: int, short: int = 5) -> nn.Module:
     """Two long depthwise strips and a small square, each with its norm, summed (SLaK, arXiv 2207.03620)."""
-
-    def __init__(self, channels: int, long: int, short: int = 5) -> None:
-        super().__init__()
-        style: dict[str, Any] = {"groups": "depthwise", "act": "none"}
-        kernels = ((long, short), (short, long), (short, short))
-        self.filters = nn.ModuleList(kit.cna(channels, channels, k, **style) for k in kernels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        a, b, c = (f(x) for f in self.filters)
-        return a + b + c
+    kernels = ((long, short), (short, long), (short, short))
+    return kit.Sum(kit.cna(channels, channels, k, groups="depthwise", act="none") for k in kernels)
 
 
 def squeezed(channels: int, kernel: int) -> nn.Module:
@@ -185,70 +84,161 @@ def squeezed(channels: int, kernel: int) -> nn.Module:
 
 def dcls(channels: int, kernel: int = 17, count: int = 34) -> nn.Module:
     """A depthwise filter of ``count`` elements whose positions are learned (arXiv 2112.03740)."""
-    from .. import nn as layers
+    shape = {"padding": kernel // 2, "dilated_kernel_size": kernel}
+    return layers.Dcls2d(channels, channels, count, groups=channels, version="v1", **shape)  # type: ignore[arg-type]
 
-    return layers.Dcls2d(
-        channels,
-        channels,
-        count,
-        padding=kernel // 2,
-        dilated_kernel_size=kernel,
-        groups=channels,
-        version="v1",
+
+def shiftwise(channels: int, kernel: int) -> nn.Module:
+    """A shift-wise convolution of most channels, a norm, squeeze-and-excitation (arXiv 2401.12736)."""
+    filter = layers.PartialShiftwiseConv2d(channels, kernel)
+    return nn.Sequential(filter, kit.norm("bn", channels), kit.squeeze_excite(channels, channels // 4))
+
+
+def rep(i: int, o: int, kernel: int = 7, stride: int = 1) -> kit.Sum:
+    """A depthwise filter and one of half its size, each with its norm, summed (RepVGG, arXiv 2101.03697)."""
+    return kit.Sum(kit.cna(i, o, k, stride, groups=i, act="none") for k in (kernel, kernel // 2))
+
+
+class Attention(nn.Module):
+    """Multi-head attention between all pixels; with ``reach`` as in LeViT and LSNet.
+
+    There a norm follows each projection, a 3x3 filter the queries, and a bias for each distance, the same from
+    ``reach`` on, joins the products.
+    """
+
+    def __init__(self, channels: int, heads: int = 0, key: int = 32, reach: int = 0) -> None:
+        super().__init__()
+        self.heads = heads or channels // key
+        c = self.heads * key
+        style: dict[str, Any] = {"norm": "bn" if reach else "none", "act": "none", "bias": False}
+        self.cuts = [c, c, channels]
+        self.split = kit.cna(channels, sum(self.cuts), **style)
+        self.near = kit.cna(c, c, 3, groups="depthwise", act="none") if reach else nn.Identity()
+        self.bias = nn.Parameter(torch.zeros(self.heads, reach, reach)) if reach else None
+        self.out = nn.Sequential(kit.act("relu" if reach else "none"), *kit.cna(channels, channels, **style))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.split(x).split(self.cuts, 1)
+        heads = [y.unflatten(1, (self.heads, -1)).flatten(3).mT for y in (self.near(q), k, v)]
+        bias = None
+        if self.bias is not None:
+            places = torch.cartesian_prod(*(torch.arange(n, device=x.device) for n in x.shape[2:]))
+            far = (places.unsqueeze(1) - places).abs().clamp(max=self.bias.shape[-1] - 1)
+            bias = self.bias[:, far[..., 0], far[..., 1]]
+        y = F.scaled_dot_product_attention(heads[0], heads[1], heads[2], attn_mask=bias)
+        return self.out(y.mT.reshape(x.shape))
+
+
+def large_small(channels: int, attention: bool = False) -> nn.Module:
+    """LSNet's second mixer, under a residual."""
+    if attention:
+        return kit.Residual(Attention(channels, heads=4, key=16, reach=4))
+    return kit.Residual(layers.LSConv2d(channels, conv=conv), kit.norm("bn", channels))
+
+
+def small(channels: int) -> nn.Module:
+    """LSNet's first mixer: a 3x3 filter, a factor and an identity, then squeeze-and-excitation."""
+    filters = kit.Sum([*rep(channels, channels, 3), nn.Identity()])
+    return nn.Sequential(filters, kit.squeeze_excite(channels, channels // 4))
+
+
+def query_key(channels: int, kernel: int = 3) -> nn.Module:
+    """Depthwise filters in the places of the two products of attention (MetaMixer, arXiv 2406.02021)."""
+    first, second = (
+        rep(channels, channels) if kernel == 7 else conv(channels, channels, kernel, groups="depthwise")
+        for _ in range(2)
     )
+    return nn.Sequential(kit.cna(channels, channels, act="none"), first, nn.GELU(), second)
+
+
+class Reinforced(nn.Module):
+    """A 3x3 and a dilated branch, each gated by channel, after a push from the mean (SpaRTAN, arXiv 2507.10999)."""
+
+    def __init__(self, channels: int, groups: int | str = 1) -> None:
+        super().__init__()
+        c = channels // 2
+        style: dict[str, Any] = {"groups": groups, "norm": ("bn", {"eps": 1e-6}), "act": "gelu"}
+        near = nn.Sequential(kit.cna(c, c, 3, **style), kit.squeeze_excite(c, c // 4))
+        first = conv(c, c, 3, dilation=2, groups=groups, bias=False)
+        far = nn.Sequential(first, kit.cna(c, c, 3, dilation=2, **style), kit.squeeze_excite(c, c // 4))
+        self.enter, self.push = conv(channels, c, 1), kit.Scale(c, 1e-5)
+        self.leave = nn.Sequential(kit.Concat([near, far]), conv(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.enter(x)
+        return self.leave(x + self.push(x - x.mean((2, 3), keepdim=True)))
 
 
 MIXERS: dict[str, Callable[..., nn.Module]] = {
     "identity": lambda channels: nn.Identity(),
     "pool": Pool,
-    "depthwise": lambda channels, kernel=7, bias=True: conv(
-        channels, channels, kernel, groups="depthwise", bias=bias
-    ),
+    "depthwise": lambda c, kernel=7, bias=True: conv(c, c, kernel, groups="depthwise", bias=bias),
     "separable": separable,
-    "inception": Inception,
-    "focal": Focal,
+    "inception": lambda c, **options: layers.InceptionDWConv2d(c, conv=conv, **options),
+    "focal": focal,
     "partial": partial,
     "attention": Attention,
     "random": RandomMixing,
-    "recursive_gated": RecursiveGated,
-    "global_local": GlobalLocal,
-    "strips": Strips,
+    "recursive_gated": recursive_gated,
+    "strips": strips,
     "squeezed": squeezed,
     "dcls": dcls,
+    "shiftwise": shiftwise,
+    "large_small": large_small,
+    "small": small,
+    "spectral_context": lambda c, radius: layers.SpectralContext2d(c, radius, conv=conv),
+    "query_key": query_key,
+    "reinforced": Reinforced,
 }
 
 
-class GRN(nn.Module):
-    """Global response normalisation (ConvNeXt V2, arXiv 2301.00808, Alg. 1)."""
+def mlp(
+    channels: int, ratio: float = 4, act: kit.Spec = "gelu", bias: bool = True, **extra: kit.Spec
+) -> nn.Module:
+    """Two pointwise layers; ``norm`` sits after the first, ``grn`` after the activation (a form of that norm).
 
-    def __init__(self, channels: int, eps: float = 1e-6, bias: bool = True) -> None:
+    ``last`` is a norm after the second, which then has no bias.
+    """
+    wide = int(ratio * channels)
+    made = [conv(channels, wide, 1, bias=bias)]
+    made += [kit.norm(extra["norm"], wide)] if extra.get("norm") else []
+    made += [kit.act(act), *([parts.GRN(wide, str(extra["grn"]))] if "grn" in extra else [])]
+    made += kit.cna(
+        wide, channels, norm=extra.get("last", "none"), act="none", bias=bias and "last" not in extra
+    )
+    return nn.Sequential(*made)
+
+
+def filtered(channels: int, kernel: int = 3, ratio: float = 3) -> nn.Module:
+    """A depthwise filter, then two pointwise layers (MetaMixer)."""
+    plain = kit.cna(channels, channels, kernel, groups="depthwise", act="none")
+    first = rep(channels, channels) if kernel == 7 else plain
+    return nn.Sequential(first, mlp(channels, ratio))
+
+
+class Wave(nn.Module):
+    """Two projections and those of each pixel's largest channel, turned pairwise by complex numbers (SpaRTAN)."""
+
+    def __init__(self, channels: int, ratio: int = 4, groups: int | str = "depthwise") -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(channels))
-        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-        self.eps = eps
+        wide = ratio * channels
+        self.phase, self.amplitude = conv(channels, wide, 1), conv(channels, wide, 1)
+        self.turn = nn.Parameter(torch.randn(wide // 2, 2))
+        last = kit.cna(wide, wide, 3, groups=groups, norm=("bn", {"eps": 1e-6}), act="gelu")
+        self.leave = nn.Sequential(last, kit.squeeze_excite(wide, channels // 4), conv(wide, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        energy = x.norm(p=2, dim=(2, 3), keepdim=True)
-        response = energy / (energy.mean(1, keepdim=True) + self.eps)
-        shape = (1, -1, 1, 1)
-        if self.bias is None:
-            return x + self.weight.view(shape) * x * response
-        return x + torch.addcmul(self.bias.view(shape), self.weight.view(shape), x * response)
+        largest = x.argmax(1, keepdim=True)
+        phase, amplitude = F.gelu(self.phase(x)), self.amplitude(x)
+        y = amplitude * phase + amplitude.gather(1, largest) * phase.gather(1, largest)
+        a, b = y.unflatten(1, (-1, 2)).unbind(2)
+        c, d = self.turn.view(1, -1, 2, 1, 1).unbind(2)
+        return self.leave(torch.stack([a * c - b * d, a * d + b * c], 2).flatten(1, 2))
 
 
-def mlp(
-    channels: int, ratio: float = 4, act: kit.Spec = "gelu", bias: bool = True, **extra: kit.Spec | bool
-) -> nn.Module:
-    """Two pointwise layers; ``norm`` sits after the first, ``grn`` (True, or "unbiased") after the activation."""
-    wide = int(ratio * channels)
-    parts = [conv(channels, wide, 1, bias=bias)]
-    parts += [kit.norm(extra["norm"], wide)] if extra.get("norm") else []  # type: ignore[arg-type]
-    parts += [
-        kit.act(act),
-        *([GRN(wide, bias=extra["grn"] != "unbiased")] if extra.get("grn") else []),
-        conv(wide, channels, 1, bias=bias),
-    ]
-    return nn.Sequential(*parts)
-
-
-MLPS: dict[str, Callable[..., nn.Module]] = {"mlp": mlp, "none": lambda channels: nn.Identity()}
+MLPS: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "filtered": filtered,
+    "wave": Wave,
+    "none": lambda channels: nn.Identity(),
+}

@@ -60,6 +60,7 @@ _STEPS: dict[str, _Step] = {
     "grid_pool": lambda c, size: (nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten()), c * size * size),
     "norm": lambda c, kind="ln": (kit.norm(kind, c), c),
     "layer_norm": lambda c, eps=1e-6: (nn.LayerNorm(c, eps), c),
+    "batch_norm": lambda c: (nn.BatchNorm1d(c), c),
     "act": lambda c, kind: (kit.act(kind), c),
     "linear": lambda c, width=None, ratio=1: (nn.Linear(c, width or ratio * c), width or ratio * c),
     "conv": lambda c, width, **options: (kit.cna(c, width, 1, **options), width),

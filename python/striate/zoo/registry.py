@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import kit, weights
+from ..nn._transfer import transfer
+from . import kit
 from .network import FeatureNet, Network, initialise
 
 # The modules under rows/, in the order of the generated table.
-_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "seqnet", "absent")
+_TABLES = ("plain", "residual", "irb", "metanet", "branch", "multires", "unet", "dense", "seqnet")
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,12 @@ class Row:
         name: unique name, in timm's spelling where timm has the network.
         params: exact number of parameters with ``classes`` classes.
         paper: arXiv number or citation.
-        oracle: where a reference implementation lives, as ``package:name``.
+        oracle: what the row was compared with, as ``package:name`` or ``github:owner/name`` (see docs/zoo.md).
         licence: of the reference implementation.
         macs: published multiply-adds in 1e9, 0 where none was found.
         accuracy: published top-1 on ImageNet-1k in percent, or the paper's own measure.
         classes: outputs of the classifier; 0 for networks without one.
-        channels: input channels.
-        needs: a layer of striate without which the row cannot be built, such as "nn.Dcls2d".
-        absent: why the row is only a name so far.
+        channels: input channels; 0 where the input is tokens, ``classes`` different ones.
     """
 
     family: str
@@ -55,19 +54,13 @@ class Row:
     accuracy: str = ""
     classes: int = 1000
     channels: int = 3
-    needs: str = ""
-    absent: str = ""
 
-    @property
-    def missing(self) -> str:
-        """Why the row cannot be built with this version, or nothing."""
-        if self.absent or not self.needs:
-            return self.absent
-        room, _, layer = self.needs.rpartition(".")
-        module = importlib.import_module(f"..{room}", __package__)
-        return (
-            "" if hasattr(module, layer) else f"needs striate.{self.needs}, which this version does not have"
-        )
+    def example(self, batch: int = 1, most: int = 96) -> Tensor:
+        """A random input whose axes are no longer than ``most``: maps, or tokens [batch, length]."""
+        extents = [min(n, most) for n in self.size]
+        if not self.channels:
+            return torch.randint(self.classes, (batch, *extents))
+        return torch.randn(batch, self.channels, *extents)
 
 
 @cache
@@ -82,13 +75,9 @@ def rows() -> dict[str, Row]:
     return found
 
 
-def list_models(pattern: str = "*", *, buildable: bool = False) -> list[str]:
-    """Names that match a shell pattern; ``buildable`` leaves out rows whose layer does not exist yet."""
-    return [
-        name
-        for name, row in rows().items()
-        if fnmatch.fnmatch(name, pattern) and not (buildable and row.missing)
-    ]
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that match a shell pattern."""
+    return fnmatch.filter(rows(), pattern)
 
 
 def info(name: str) -> Row:
@@ -130,11 +119,8 @@ def create_model(
     Raises:
         ValueError: an unknown name, an index out of range, or classes asked of a network without classifier.
         TypeError: an override that the skeleton does not know.
-        NotImplementedError: the row needs a layer that this version of striate does not have.
     """
     row = info(name)
-    if row.missing:
-        raise NotImplementedError(f"{name}: {row.missing}")
     if out_indices is not None and not features_only:
         raise ValueError("out_indices needs features_only=True")
     if num_classes is not None and not row.classes:
@@ -154,7 +140,7 @@ def create_model(
 def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str | Path) -> None:
     """Fill a network of this zoo with foreign weights, in place.
 
-    A module is read by order of first use (see :mod:`striate.zoo.weights`). A state dict, a safetensors file or a
+    A module is read by order of first use (see :func:`striate.zoo.transfer`). A state dict, a safetensors file or a
     file written by torch.save is loaded directly if its names are ours; otherwise it is interpreted by the reference
     implementation that the row names, which must be installed.
 
@@ -162,18 +148,48 @@ def load_from(model: nn.Module, source: nn.Module | Mapping[str, Tensor] | str |
         ValueError: the weights belong to another network.
     """
     row: Row = model.row  # type: ignore[assignment]
-    example = torch.zeros(1, row.channels, *(min(n, 96) for n in row.size))
-    example = example.to(next(model.parameters()).device)
+    example = row.example().to(next(model.parameters()).device)
     if isinstance(source, nn.Module):
-        weights.transfer(source, model, example)
+        transfer(source, model, example)
         return
-    state = weights.read(source)
+    state = _read(source)
     if state.keys() == model.state_dict().keys():
         model.load_state_dict(state)
         return
-    foreign = weights.reference(row.oracle)
+    foreign = reference(row.oracle)
     foreign.load_state_dict(state)
-    weights.transfer(foreign.to(example.device), model, example)
+    transfer(foreign.to(example.device), model, example)
+
+
+def _read(source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
+    """A state dict from a mapping, a safetensors file or a file that torch.save wrote."""
+    if isinstance(source, Mapping):
+        return dict(source)
+    path = Path(source)
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return dict(state.get("state_dict", state))
+
+
+def reference(oracle: str, **options: Any) -> nn.Module:
+    """The reference implementation that a row names, such as ``timm:resnet50``, if its package is installed.
+
+    Raises:
+        ValueError: the row names no package from which a model could be built.
+    """
+    package, _, name = oracle.partition(":")
+    homes = {
+        "timm": "timm.models",
+        "torchvision": f"torchvision.models.{name.rpartition('.')[0]}".rstrip("."),
+        "spandrel": f"spandrel.architectures.{name}",
+    }
+    if package in homes:
+        home = importlib.import_module(homes[package])
+        return getattr(home, name.rpartition(".")[2])(**options)
+    raise ValueError(f"{oracle!r} names no installed package that could interpret a foreign state dict")
 
 
 def family(base: Row, *variants: Mapping[str, Any]) -> list[Row]:

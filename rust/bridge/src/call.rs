@@ -1,6 +1,7 @@
 //! Operations that are not convolutions, called from Python with the addresses, sizes and strides of their tensors.
 
 use crate::launch::{Failure, guarded, lend_from_heap};
+use crate::listen::{Heard, tell};
 use crate::memory::expect_writes;
 use crate::own_pool::OwnPool;
 use crate::planning::alone;
@@ -8,19 +9,20 @@ use crate::torch::lend_from_torch;
 use crate::torch_pool::with_pool;
 use crate::torch_stable::loaded;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use striate_core::{Arguments, DType, Pool, Request, Settings, Signature, Tensor, TensorMut};
 use striate_plan::Chosen;
 
 /// Address, element type, sizes and strides of a tensor.
-type Given = (usize, String, Vec<i64>, Vec<i64>);
+pub type Given = (usize, String, Vec<i64>, Vec<i64>);
 
 /// The tensors of a call: what is read, what is written, and where each begins.
-struct Tensors {
+pub struct Tensors {
     operands: Vec<Option<Signature>>,
     results: Vec<Signature>,
-    reads: Vec<usize>,
-    writes: Vec<usize>,
+    /// Addresses of the operands, 0 for a missing one.
+    pub reads: Vec<usize>,
+    /// Addresses of the results.
+    pub writes: Vec<usize>,
 }
 
 fn signature(name: &str, index: usize, (address, dtype, sizes, strides): &Given) -> Result<Signature, String> {
@@ -35,7 +37,8 @@ fn signature(name: &str, index: usize, (address, dtype, sizes, strides): &Given)
 }
 
 impl Tensors {
-    fn new(operands: &[Option<Given>], results: &[Given]) -> Result<Tensors, String> {
+    /// Of tensors as Python describes them.
+    pub fn new(operands: &[Option<Given>], results: &[Given]) -> Result<Tensors, String> {
         let each = |(index, given): (usize, &Option<Given>)| {
             given.as_ref().map(|given| signature("operand", index, given)).transpose()
         };
@@ -51,7 +54,8 @@ impl Tensors {
         })
     }
 
-    fn request<'a>(&'a self, op: &'a str, settings: &'a str) -> Request<'a> {
+    /// What is asked of them.
+    pub fn request<'a>(&'a self, op: &'a str, settings: &'a str) -> Request<'a> {
         Request { op, settings: Settings(settings), operands: &self.operands, results: &self.results }
     }
 
@@ -81,8 +85,12 @@ impl Tensors {
 }
 
 fn choose(request: &Request<'_>) -> Result<Chosen, Failure> {
-    let _alone = alone();
-    striate_plan::operation(request).map_err(Failure::Input)
+    let chosen = {
+        let _alone = alone();
+        striate_plan::operation(request).map_err(Failure::Input)?
+    };
+    tell(|| Heard::operation(request, &chosen));
+    Ok(chosen)
 }
 
 /// Runs an operation on tensors of `(address, dtype, sizes, strides)`, the caller answers for them, and returns the
@@ -126,26 +134,4 @@ pub fn call(
             Ok(row.name)
         })
     })?)
-}
-
-/// Which row an operation on such tensors would run on, why the rows before it refused, and its workspace in bytes.
-#[pyfunction]
-#[allow(clippy::needless_pass_by_value)] // Extracted from Python as owned values.
-pub fn explain_call<'py>(
-    py: Python<'py>,
-    op: &str,
-    settings: &str,
-    operands: Vec<Option<Given>>,
-    results: Vec<Given>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let entry = PyDict::new(py);
-    let tensors = Tensors::new(&operands, &results).map_err(Failure::Input)?;
-    let request = tensors.request(op, settings);
-    let Chosen { row, refusals } = guarded(|| choose(&request))?;
-    let width = loaded().map_or(1, |shim| shim.threads());
-    entry.set_item("problem", request.to_string())?;
-    entry.set_item("row", row.name)?;
-    entry.set_item("refusals", refusals)?;
-    entry.set_item("workspace", (row.workspace)(&request, width))?;
-    Ok(entry)
 }

@@ -1,8 +1,10 @@
 //! CUDA: launches for torch, and what Python may ask: where the libraries are, what the cache holds, and recipes,
 //! which tests compile for every architecture and emulate on the host.
 
+use crate::call::{Given, Tensors};
 use crate::handles::Home;
 use crate::launch::{Addresses, Failure, guarded, parse};
+use crate::listen::{Heard, tell};
 use crate::torch_stable::shim;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -17,19 +19,73 @@ use striate_gpu::{cache, compiler, driver};
 /// allocated until the stream has passed.
 pub unsafe fn launch(problem: &Problem, at: Addresses, home: Home) -> Result<(), String> {
     let plan = crate::planning::device_plan(problem).map_err(|refused| refused.to_string())?;
+    // SAFETY: the caller's promise.
+    unsafe { enqueue(&plan.program, &[at.first, at.second, at.bias], &[at.out], home) }
+}
+
+/// Puts a recipe on torch's current stream of a device.
+///
+/// # Safety
+/// The addresses are those of live tensors of that device, as the recipe was made for, until the stream has passed.
+unsafe fn enqueue(recipe: &Recipe, operands: &[usize], results: &[usize], home: Home) -> Result<(), String> {
     let driver = driver()?;
     let stream = shim().cuda_stream(home.index)?;
-    let mut space = match plan.program.workspace {
+    let mut space = match recipe.workspace {
         0 => None,
         bytes => Some(crate::torch::bytes_at(bytes, home)?),
     };
-    let at = striate_gpu::Addresses {
-        operands: &[at.first, at.second, at.bias],
-        results: &[at.out],
-        workspace: space.as_mut().map_or(0, |space| space.address_mut()),
-    };
+    let workspace = space.as_mut().map_or(0, |space| space.address_mut());
+    let at = striate_gpu::Addresses { operands, results, workspace };
     // SAFETY: the caller's promise; the workspace is torch's, which reuses it on the same stream only.
-    unsafe { driver.run(&plan.program, &at, home.index, stream) }
+    unsafe { driver.run(recipe, &at, home.index, stream) }
+}
+
+/// Runs an operation on tensors of a CUDA device, given as for `call`, on torch's current stream; the name of the row,
+/// or `None` where no row of the device takes it. The caller answers for the tensors. The GIL is released.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // Extracted from Python as owned values.
+pub fn cuda_call(
+    py: Python<'_>,
+    op: &str,
+    settings: &str,
+    operands: Vec<Option<Given>>,
+    results: Vec<Given>,
+    device: i32,
+) -> PyResult<Option<&'static str>> {
+    Ok(py.detach(|| {
+        guarded(|| {
+            let tensors = Tensors::new(&operands, &results).map_err(Failure::Input)?;
+            let request = tensors.request(op, settings);
+            let Ok(row) = striate_plan::device_operation(&request) else { return Ok(None) };
+            let (recipe, home) = ((row.compile)(&request), Home { kind: shim().cuda, index: device });
+            tell(|| Heard::device_operation(&request, row.name, recipe.workspace));
+            // SAFETY: that the tensors are what is said of them, and live, is the duty of the Python caller.
+            unsafe { enqueue(&recipe, &tensors.reads, &tensors.writes, home) }
+                .map_err(|why| Failure::Run(format!("{why} [{request}]")))?;
+            Ok(Some(row.name))
+        })
+    })?)
+}
+
+/// What a CUDA device would do for such a call, and the row that says so. No device is needed.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)] // Extracted from Python as owned values.
+pub fn cuda_call_recipe<'py>(
+    py: Python<'py>,
+    op: &str,
+    settings: &str,
+    operands: Vec<Option<Given>>,
+    results: Vec<Given>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let (recipe, name) = guarded(|| {
+        let tensors = Tensors::new(&operands, &results).map_err(Failure::Input)?;
+        let request = tensors.request(op, settings);
+        let row = striate_plan::device_operation(&request).map_err(Failure::Input)?;
+        Ok(((row.compile)(&request), row.name))
+    })?;
+    let entry = described(py, &recipe)?;
+    entry.set_item("row", name)?;
+    Ok(entry)
 }
 
 /// Names folders to search for NVIDIA's libraries before the system does.

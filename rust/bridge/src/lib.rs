@@ -7,6 +7,7 @@ mod config;
 mod cuda;
 mod handles;
 mod launch;
+mod listen;
 mod memory;
 mod own_pool;
 mod planning;

@@ -4,6 +4,7 @@
 //! which takes locks of its own, happens under one lock that a fork waits for and then frees on both sides. That
 //! also tells a child that it is one.
 
+use crate::listen::{Heard, tell};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use striate_core::{Problem, Recipe};
@@ -20,14 +21,22 @@ pub fn alone() -> MutexGuard<'static, ()> {
 
 /// The plan for a problem.
 pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
-    let _alone = alone();
-    striate_plan::plan(problem)
+    let plan = {
+        let _alone = alone();
+        striate_plan::plan(problem)?
+    };
+    tell(|| Heard::on_cpu(&plan));
+    Ok(plan)
 }
 
 /// The plan for a problem on a CUDA device.
 pub fn device_plan(problem: &Problem) -> Result<Arc<Plan<Recipe>>, Refused> {
-    let _alone = alone();
-    striate_plan::device_plan(problem)
+    let plan = {
+        let _alone = alone();
+        striate_plan::device_plan(problem)?
+    };
+    tell(|| Heard::on_device(&plan));
+    Ok(plan)
 }
 
 /// Replaces the filter of kernel rows, see [`striate_plan::set_filter`].

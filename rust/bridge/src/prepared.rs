@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::handles::Shape;
+use crate::listen::{Heard, tell};
 use crate::request::{Facts, Request};
 use crate::torch_pool::estimated_microseconds;
 use std::cell::{OnceCell, RefCell};
@@ -49,6 +50,7 @@ impl Prepared {
     /// the plan of what no memory can hold may be as large.
     pub fn plan(&self) -> Result<&(Arc<Plan>, f64), String> {
         if let Some(known) = self.plan.get() {
+            tell(|| Heard::on_cpu(&known.0));
             return Ok(known);
         }
         let plan = crate::planning::plan(&self.problem).map_err(|refused| refused.to_string())?;

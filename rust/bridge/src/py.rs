@@ -1,12 +1,13 @@
 //! The Python module `striate._core`.
 
 use crate::launch::{Addresses, Failure, guarded, parse, run_line};
+use crate::listen::Heard;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use striate_core::kernel::Kernel;
 use striate_core::{DType, Device, Layout, Pass, Problem};
-use striate_plan::{Plan, device_table, operations, table};
+use striate_plan::{device_operations, device_table, operations, table};
 
 impl From<Failure> for PyErr {
     fn from(failure: Failure) -> PyErr {
@@ -98,7 +99,19 @@ fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         available: (row.available)(),
         note: row.note,
     });
-    let rows: PyResult<Vec<_>> = host.chain(device).chain(others).map(|row| row.entry(py)).collect();
+    let device_others = device_operations().iter().map(|row| Row {
+        name: row.name,
+        op: row.op,
+        passes: &[],
+        layouts: &[],
+        dtypes: row.dtypes.to_vec(),
+        device: Device::Cuda,
+        isa: "cuda",
+        available: true,
+        note: row.note,
+    });
+    let rows: PyResult<Vec<_>> =
+        host.chain(device).chain(device_others).chain(others).map(|row| row.entry(py)).collect();
     PyList::new(py, rows?)
 }
 
@@ -106,22 +119,14 @@ fn kernels(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 #[pyfunction]
 fn explain<'py>(py: Python<'py>, line: &str) -> PyResult<Bound<'py, PyDict>> {
     let problem = parse(line).map_err(|why| Failure::Input(format!("{why} [{line}]")))?;
-    if problem.device == Device::Cuda {
-        let plan = guarded(|| crate::planning::device_plan(&problem).map_err(Failure::refused))?;
-        return explanation(py, &plan, plan.program.workspace);
-    }
-    let plan = guarded(|| crate::planning::plan(&problem).map_err(Failure::refused))?;
-    let width = crate::torch_stable::loaded().map_or(1, |shim| shim.threads());
-    explanation(py, &plan, plan.program.workspace(width))
-}
-
-fn explanation<'py, C: 'static>(py: Python<'py>, plan: &Plan<C>, workspace: usize) -> PyResult<Bound<'py, PyDict>> {
-    let entry = PyDict::new(py);
-    entry.set_item("problem", plan.problem.to_string())?;
-    entry.set_item("row", plan.row.name)?;
-    entry.set_item("refusals", plan.refusals.clone())?;
-    entry.set_item("workspace", workspace)?;
-    Ok(entry)
+    let choice = guarded(|| {
+        match problem.device {
+            Device::Cuda => crate::planning::device_plan(&problem).map(|plan| Heard::on_device(&plan)),
+            Device::Cpu => crate::planning::plan(&problem).map(|plan| Heard::on_cpu(&plan)),
+        }
+        .map_err(Failure::refused)
+    })?;
+    choice.entry(py)
 }
 
 /// Allows the rows whose names match, forbids them with a leading `-`; `None` goes back to STRIATE_KERNELS.
@@ -181,11 +186,15 @@ mod _core {
     #[pymodule_export]
     use super::{cpu_features, explain, forget, kernels, register, run, set_kernels};
     #[pymodule_export]
-    use crate::call::{call, explain_call};
+    use crate::call::call;
     #[pymodule_export]
     use crate::cuda::{
-        cuda_cache, cuda_cache_clear, cuda_compile, cuda_prepare, cuda_recipe, cuda_search_in, cuda_status,
+        cuda_cache, cuda_cache_clear, cuda_call, cuda_call_recipe, cuda_compile, cuda_prepare, cuda_recipe,
+        cuda_search_in, cuda_status,
     };
+
+    #[pymodule_export]
+    use crate::listen::{heard, listen};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

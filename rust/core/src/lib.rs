@@ -2,7 +2,9 @@
 //! tensors lie, and what a kernel row promises. Every other room speaks in these nouns.
 
 pub mod axis;
+pub mod branches;
 pub mod causal;
+pub mod delays;
 pub mod geometry;
 pub mod kernel;
 pub mod operation;
@@ -17,7 +19,7 @@ pub mod view;
 pub use axis::{Axis, Pass, Sweep, Walk};
 pub use geometry::{Geometry, Role};
 pub use kernel::{Kernel, Operands, Program, Why};
-pub use operation::{Arguments, Operation, Request, Settings, Signature};
+pub use operation::{Arguments, DeviceOperation, Operation, Request, Settings, Signature};
 pub use pool::{Pool, Serial};
 pub use problem::{DType, Device, Layout, Problem};
 pub use recipe::{Launch, Recipe, Word};

@@ -5,6 +5,7 @@
 use crate::kernel::Why;
 use crate::pool::Pool;
 use crate::problem::DType;
+use crate::recipe::Recipe;
 use crate::view::{Tensor, TensorMut};
 use std::fmt;
 
@@ -182,6 +183,22 @@ pub struct Operation {
     pub workspace: fn(&Request<'_>, usize) -> usize,
     /// Runs it: every element of every result is written. The bits do not depend on the pool.
     pub run: fn(&Request<'_>, Arguments<'_>, &dyn Pool),
+    /// One sentence for the kernel table.
+    pub note: &'static str,
+}
+
+/// One row of a device's table of operations.
+pub struct DeviceOperation {
+    /// Unique name: device, family.
+    pub name: &'static str,
+    /// The operation it does.
+    pub op: &'static str,
+    /// Element types of the tensors it computes on.
+    pub dtypes: &'static [DType],
+    /// Whether it takes the request, or why not.
+    pub supports: fn(&Request<'_>) -> Result<(), Why>,
+    /// What a device does for a supported request.
+    pub compile: fn(&Request<'_>) -> Recipe,
     /// One sentence for the kernel table.
     pub note: &'static str,
 }

@@ -14,7 +14,7 @@ const MOST_TAPS: i64 = 1 << 17;
 /// Columns of contiguous planes up to which lanes of channels were found to gain.
 const WIDEST: i64 = 64;
 
-fn depthwise(problem: &Problem) -> Result<(), Why> {
+pub(crate) fn depthwise(problem: &Problem) -> Result<(), Why> {
     let g = &problem.geometry;
     if g.c_in() != 1 {
         return Err(format!("takes one input channel per group, got {}", g.c_in()));
@@ -47,7 +47,7 @@ const TURNING: f64 = 10.0;
 
 /// Contiguous tensors are worth turning where lanes of columns would idle: on planes narrower than a vector, and under
 /// kernels so tall that much of their reach is padding, which lanes of channels leave out.
-fn channels<I: Every>(problem: &Problem) -> Result<(), Why> {
+pub(crate) fn channels<I: Every>(problem: &Problem) -> Result<(), Why> {
     let g = &problem.geometry;
     if g.c_out() != 1 {
         return Err(format!("takes one output channel per group, got {}", g.c_out()));

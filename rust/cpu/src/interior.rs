@@ -98,6 +98,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
                 start: Start::Vector(&start[first * weights.width..]),
                 others: Mode::Pixels(2).clip(tracks, [0, phase, index], [0, at], correlation.others()),
                 lanes: usize::MAX,
+                live: None,
                 dst: &mut dst[along.out0 as usize * self.out.axis[2]..],
             };
             correlation.run(isa, job);

@@ -2,11 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod bands;
+mod branches;
 mod causal;
 mod causal_update;
 mod channel_sum;
 mod convolution;
 mod dcls;
+mod delays;
 mod fft_conv;
 mod fft_conv_grad_kernel;
 mod flat;
@@ -17,6 +19,7 @@ mod operations;
 mod pool;
 mod pool_index;
 mod produce;
+mod sheets;
 mod tiling;
 mod weigh;
 mod weights;
@@ -32,9 +35,11 @@ pub fn rows() -> &'static [Kernel] {
 /// Every row of the other operations, most preferred first.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
     [
+        branches::ROWS,
         channel_sum::ROWS,
-        dcls::kernel::ROWS,
-        dcls::gradient::ROWS,
+        dcls::ROWS,
+        dcls::GRADIENT_ROWS,
+        delays::ROWS,
         causal::ROWS,
         causal_update::ROWS,
         pool::ROWS,
@@ -50,5 +55,6 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
 
 /// Gives back what kernels keep between calls.
 pub fn forget() {
+    branches::memo::forget();
     striate_simd::forget();
 }

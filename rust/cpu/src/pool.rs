@@ -2,6 +2,7 @@
 
 use crate::bands::{Ends, Program, Slice};
 use crate::operations::on_every_isa;
+use crate::sheets::Sheets;
 use std::ops::Range;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::pooling::{Mode, Pooling, is_channels_last};
@@ -52,18 +53,7 @@ fn work(request: &Request<'_>) -> f64 {
 macro_rules! with_kind {
     ($request:expr, $mode:expr, $kind:ident => $body:expr) => {
         match ($request.op, $mode) {
-            ("pool", Mode::Max) => {
-                let $kind = Extreme::<false>;
-                $body
-            }
-            ("pool", Mode::Min) => {
-                let $kind = Extreme::<true>;
-                $body
-            }
-            ("pool", _) => {
-                let $kind = Sum;
-                $body
-            }
+            ("pool", mode) => with_numbers!(mode, $kind => $body),
             (_, Mode::Min) => {
                 let $kind = Place::<true>;
                 $body
@@ -76,8 +66,34 @@ macro_rules! with_kind {
     };
 }
 
+/// The kind of a mode that yields numbers, as a type.
+macro_rules! with_numbers {
+    ($mode:expr, $kind:ident => $body:expr) => {
+        match $mode {
+            Mode::Max => {
+                let $kind = Extreme::<false>;
+                $body
+            }
+            Mode::Min => {
+                let $kind = Extreme::<true>;
+                $body
+            }
+            _ => {
+                let $kind = Sum;
+                $body
+            }
+        }
+    };
+}
+
 fn workspace<I: EveryMaths>(request: &Request<'_>, width: usize) -> usize {
     let (Ok(pooling), Ok(input)) = (Pooling::of(request), request.operand(0)) else { return 0 };
+    let (plain, last) = (request.op == "pool", is_channels_last(input));
+    with_scalar!(input.dtype, S => {
+        if let Some(sheets) = Sheets::<<S as Scalar>::Acc>::new(&pooling, last).filter(|_| plain) {
+            return carved_bytes::<<S as Scalar>::Acc>(width, sheets.scratch());
+        }
+    });
     with_scalar!(input.dtype, S => with_kind!(request, pooling.mode, kind => {
         let program = program::<S, I, _>(kind, &pooling, is_channels_last(input));
         carved_bytes::<<S as Scalar>::Acc>(width, slot::<S, I, _>(kind, &program))
@@ -99,6 +115,13 @@ fn run<I: EveryMaths>(isa: I, request: &Request<'_>, mut arguments: Arguments<'_
     let input = arguments.operands[0].take().expect("a supported request has an input");
     let job = Job { pooling: &pooling, last, pool };
     let (result, workspace) = (arguments.results.remove(0), arguments.workspace);
+    let plain = request.op == "pool";
+    with_scalar!(input.dtype(), S => {
+        if let Some(sheets) = Sheets::<<S as Scalar>::Acc>::new(&pooling, last).filter(|_| plain) {
+            let numbers = (input.typed::<S>().data, result.typed::<S>().data);
+            return with_numbers!(pooling.mode, kind => sheets.run((isa, kind), numbers, (workspace, pool)));
+        }
+    });
     with_scalar!(input.dtype(), S => with_kind!(request, pooling.mode, kind => {
         job.run::<S, I, _>((isa, kind), input.typed(), result, workspace);
     }));

@@ -4,11 +4,15 @@
 //! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
 
+mod flush;
+pub mod placed;
+
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
 use crate::interior::Interior;
 use crate::load::{Channels, Cut, load};
 use crate::tiling::{Mode, correlation};
 use crate::weights::Weights;
+use placed::Packed;
 use std::marker::PhantomData;
 use std::ops::Range;
 use striate_core::geometry::Role;
@@ -16,7 +20,7 @@ use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
 use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
-use striate_simd::rows::{Block, Weave, narrow, prefetch, weave};
+use striate_simd::rows::prefetch;
 use striate_simd::{Convert, Simd};
 
 /// Where finished vectors go.
@@ -65,6 +69,8 @@ pub struct Produce<S: Scalar, I> {
     /// Parts of the produced tensor: (sample, first item, items, first band, bands).
     parts: Vec<[usize; 5]>,
     bounds: Vec<usize>,
+    /// Taps in registers together, at most.
+    grain: usize,
     isa: I,
     stored: PhantomData<S>,
 }
@@ -72,6 +78,10 @@ pub struct Produce<S: Scalar, I> {
 impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     /// The program for a problem; lanes of channels need one channel a group on both sides.
     pub fn new(problem: &Problem, lanes: Lanes, isa: I) -> Self {
+        Produce::grained(problem, lanes, isa, usize::MAX)
+    }
+
+    fn grained(problem: &Problem, lanes: Lanes, isa: I, grain: usize) -> Self {
         let width = <I as Simd<S::Acc>>::LANES;
         let [source, _, produced] = Role::of(problem.pass);
         let (src, out) = (Strides::of(problem, source), Strides::of(problem, produced));
@@ -101,6 +111,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             out,
             parts: Vec::new(),
             bounds: Vec::new(),
+            grain,
             isa,
             stored: PhantomData,
         };
@@ -142,7 +153,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let offsets = correlation::<S::Acc, I>(self.mode, frame, (&sweeps, counts, bases, sources), dst);
         let outer = self.mode.outer(counts);
         let src_step = [0, 1].map(|a| frame.shift(a, sweeps[a].src_step as usize));
-        Phase { sweep, correlation: Correlation::new(offsets), outer, src_step, dst_step: [dst[0], dst[1]], dst_base }
+        let correlation = Correlation::in_chunks(offsets, self.grain);
+        Phase { sweep, correlation, outer, src_step, dst_step: [dst[0], dst[1]], dst_base }
     }
 
     /// Distance of produced positions along each axis in the target, and of the last axis's sweeps.
@@ -246,7 +258,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         phase.correlation.src_reach() + outer(0) + outer(1)
     }
 
-    fn part(&self, part: Part<'_, S, S::Acc>, source: &[S], weights: &[S::Acc], bias: &[S::Acc]) {
+    fn part(&self, part: Part<'_, S, S::Acc>, source: &[S], packed: Packed<'_, S::Acc>) {
         let [n, item, items, band, bands] = self.parts[part.index];
         let Part { index, out, scratch } = part;
         for band in band..band + bands {
@@ -254,9 +266,9 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             if let Some(interior) = &self.interior {
                 let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
                 let source = S::as_accumulators(source).expect("chosen for types that are their own");
-                self.rows(interior, (index, start[1]..start[1] + size[1]), source, (weights, bias), own);
+                self.rows(interior, (index, start[1]..start[1] + size[1]), source, packed, own);
             } else {
-                self.boxed((index, item..item + items, n), (start, size), source, (weights, bias), (out, scratch));
+                self.boxed((index, item..item + items, n), (start, size), source, packed, (out, scratch));
             }
         }
     }
@@ -267,7 +279,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         interior: &Interior<S::Acc, I>,
         (index, rows): (usize, Range<usize>),
         source: &[S::Acc],
-        (weights, bias): (&[S::Acc], &[S::Acc]),
+        Packed { weights, bias, .. }: Packed<'_, S::Acc>,
         out: &mut [S::Acc],
     ) {
         let [n, item, items, ..] = self.parts[index];
@@ -292,7 +304,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         (index, items, n): (usize, Range<usize>, usize),
         (start, size): ([usize; 3], [usize; 3]),
         source: &[S],
-        (weights, bias): (&[S::Acc], &[S::Acc]),
+        packed: Packed<'_, S::Acc>,
         (out, scratch): (&mut [S], &mut [S::Acc]),
     ) {
         let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
@@ -302,7 +314,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             one[..kind.frame.len()].fill(S::Acc::default());
         }
         let base = self.out.at(start) + n * self.out.sample;
-        let mut band = Band { kind, start, to_box, base, index, boxes, stage, weights, bias };
+        let mut band = Band { kind, start, to_box, base, index, boxes, stage, packed };
         for first in items.clone().step_by(self.together()) {
             self.items(&mut band, first..(first + self.together()).min(items.end), source, out);
         }
@@ -325,14 +337,15 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                 let channel = item * width;
                 let lanes = width.min(self.out.channels - channel);
                 let dst = band.base + channel * self.out.channel - self.bounds[band.index];
-                let run = Run { kind: band.kind, start: band.start, lanes, item, dst, bias: &band.bias[channel..] };
+                let run =
+                    Run { kind: band.kind, start: band.start, lanes, item, dst, bias: &band.packed.bias[channel..] };
                 let src = &band.boxes[(item - items.start) * band.to_box..];
                 if self.target == Target::Tensor {
                     let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
-                    self.correlate(&run, summand, (src, band.weights), &mut own[dst..]);
+                    self.correlate(&run, summand, (src, band.packed), &mut own[dst..]);
                     continue;
                 }
-                self.correlate(&run, summand, (src, band.weights), band.stage);
+                self.correlate(&run, summand, (src, band.packed), band.stage);
                 if summand + 1 == summed {
                     self.flush(&run, band.stage, out);
                 }
@@ -360,11 +373,13 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         &self,
         run: &Run<'_, S::Acc, I>,
         summand: usize,
-        (src, weights): (&[S::Acc], &[S::Acc]),
+        (src, packed): (&[S::Acc], Packed<'_, S::Acc>),
         target: &mut [S::Acc],
     ) {
         for (index, phase) in run.kind.phases.iter().enumerate() {
-            let taps = self.weights.of(weights, run.item, summand, index);
+            let taps = self.weights.of(packed.weights, run.item, summand, index);
+            let lives = phase.correlation.lives();
+            let live = packed.live.map(|live| &live[run.item * lives..][..lives]);
             let vector = self.lanes == Lanes::Channels;
             for j0 in 0..phase.outer[0] {
                 for j1 in 0..phase.outer[1] {
@@ -384,61 +399,10 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     };
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
-                    let job = Job {
-                        src,
-                        base: 0,
-                        items: 1,
-                        apart: 0,
-                        weights,
-                        start,
-                        others,
-                        lanes,
-                        dst: &mut target[dst..],
-                    };
+                    let dst = &mut target[dst..];
+                    let job = Job { src, base: 0, items: 1, apart: 0, weights, start, others, lanes, live, dst };
                     phase.correlation.run(self.isa, job);
                 }
-            }
-        }
-    }
-
-    /// Converts a stage and scatters it to where it belongs.
-    fn flush(&self, run: &Run<'_, S::Acc, I>, stage: &[S::Acc], out: &mut [S]) {
-        let size = run.kind.size;
-        let ([slice, row, _], phase) = self.destination(size);
-        for o0 in 0..size[0] {
-            if self.lanes == Lanes::Channels {
-                for o1 in 0..size[1] {
-                    let block = Block {
-                        rows: size[2],
-                        cols: run.lanes,
-                        from_pitch: phase,
-                        from_step: 1,
-                        to_pitch: self.out.axis[2],
-                        to_step: self.out.channel,
-                    };
-                    let to = run.dst + o0 * self.out.axis[0] + o1 * self.out.axis[1];
-                    narrow(self.isa, &block, &stage[o0 * slice + o1 * row..], &mut out[to..]);
-                }
-                continue;
-            }
-            if self.tracks[2].sweeps.len() == 2 && self.out.axis[2] == 1 {
-                let woven =
-                    Weave { rows: size[1], cols: size[2], from_pitch: row, second: phase, to_pitch: self.out.axis[1] };
-                weave(self.isa, &woven, &stage[o0 * slice..], &mut out[run.dst + o0 * self.out.axis[0]..]);
-                continue;
-            }
-            for sweep in self.tracks[2].sweeps.iter().filter(|s| self.tracks[2].count(s, size[2]) > 0) {
-                let p2 = sweep.out0 as usize;
-                let block = Block {
-                    rows: size[1],
-                    cols: self.tracks[2].count(sweep, size[2]),
-                    from_pitch: row,
-                    from_step: 1,
-                    to_pitch: self.out.axis[1],
-                    to_step: self.out.axis[2] * self.tracks[2].out_step,
-                };
-                let to = run.dst + o0 * self.out.axis[0] + p2 * self.out.axis[2];
-                narrow(self.isa, &block, &stage[o0 * slice + p2 * phase..], &mut out[to..]);
             }
         }
     }
@@ -455,8 +419,7 @@ struct Band<'a, A, I> {
     index: usize,
     boxes: &'a mut [A],
     stage: &'a mut [A],
-    weights: &'a [A],
-    bias: &'a [A],
+    packed: Packed<'a, A>,
 }
 
 /// One item of one band.
@@ -486,6 +449,7 @@ impl<S: Scalar, I: Convert<S>> Program for Produce<S, I> {
         self.weights.pack(second, weights, pool);
         crate::weights::bias(bias, starts);
         let (source, out) = (first.typed::<S>(), out.typed::<S>());
-        for_each_part(pool, (out.data, &self.bounds), scratch, &|part| self.part(part, source.data, weights, starts));
+        let packed = Packed { weights, bias: starts, live: None };
+        for_each_part(pool, (out.data, &self.bounds), scratch, &|part| self.part(part, source.data, packed));
     }
 }

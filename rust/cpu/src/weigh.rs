@@ -4,6 +4,8 @@
 //! the list of its (sample, band) units. Items are cut apart first; where there are few, the units are cut into a number of splits that depends on the problem alone, and the
 //! splits are summed in order, so that the bits do not depend on the number of threads.
 
+pub mod placed;
+
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
 use crate::load::{Channels, Cut, load, positions};
 use crate::tiling::{Mode, period};

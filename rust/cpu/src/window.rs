@@ -15,6 +15,8 @@ use striate_simd::windows::{Fold, Kind, Shape, Tap, fold, join_ahead};
 
 /// Most numbers in a vector, which buffers must be able to exceed.
 pub const SLACK: usize = 16;
+/// Most taps of a sum that are joined one by one, whatever the window along other axes.
+pub const SHORT: usize = 8;
 /// One step of a long window: every position is joined with the one so far ahead, or joined onto its first state.
 struct Level<A> {
     ahead: Tap<A>,
@@ -67,11 +69,28 @@ impl<A: Accumulator> Along<A> {
         Along { base, extent, step, outs, levels: Vec::new(), strands: strands.collect() }
     }
 
+    /// The taps of the window that produces a position, and how far from them it stands.
+    pub fn window(&self, out: usize) -> (&[Tap<A>], usize) {
+        let holds = |strand: &&Strand<A>| out >= strand.first && (out - strand.first).is_multiple_of(strand.step);
+        match self.strands.iter().find(holds) {
+            Some(strand) => (&strand.taps, (out - strand.first) / strand.step * self.step),
+            None => (&[], 0),
+        }
+    }
+
+    /// The taps, if all positions share them.
+    pub fn single(&self) -> Option<&[Tap<A>]> {
+        match &self.strands[..] {
+            [strand] if strand.step == 1 && !strand.taps.is_empty() => Some(&strand.taps),
+            _ => None,
+        }
+    }
+
     /// Replaces the taps of one long window by steps that double what each position has seen.
     pub fn double(mut self, idempotent: bool) -> Along<A> {
         let [strand] = &mut self.strands[..] else { return self };
         let taps = strand.taps.len();
-        if self.step != 1 || taps < if idempotent { 5 } else { 9 } {
+        if self.step != 1 || taps < if idempotent { 5 } else { SHORT + 1 } {
             return self;
         }
         let ahead = |seen: usize| (strand.taps[seen].0 - strand.taps[0].0, strand.taps[seen].1);

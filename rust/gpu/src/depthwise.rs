@@ -64,7 +64,8 @@ pub fn scalar(dtype: DType) -> &'static str {
     }
 }
 
-fn ceil_div(a: i64, b: i64) -> i64 {
+/// Rounds up; the divisor is positive.
+pub fn ceil_div(a: i64, b: i64) -> i64 {
     (a + b - 1) / b
 }
 
@@ -79,12 +80,14 @@ fn places(problem: &Problem, role: Role) -> [i64; 6] {
     [strides[0], strides[2], strides[5], dims[3], dims[4], dims[5]]
 }
 
-fn sweep_words(sweep: &Sweep) -> [i64; 9] {
+/// `Sweep` of the kernel text.
+pub fn sweep_words(sweep: &Sweep) -> [i64; 9] {
     let &Sweep { out0, out_step, outs, src0, src_step, reach_step, tap0, tap_step, taps } = sweep;
     [out0, out_step, outs, src0, src_step, reach_step, tap0, tap_step, taps]
 }
 
-fn axis_words(axis: &Axis) -> [i64; 7] {
+/// `Axis` of the kernel text.
+pub fn axis_words(axis: &Axis) -> [i64; 7] {
     let (lo, hi) = axis.pad();
     [axis.input(), axis.kernel(), axis.output(), axis.stride(), axis.dilation(), lo, hi]
 }
@@ -408,7 +411,7 @@ fn weigh(problem: &Problem) -> Recipe {
 }
 
 /// Adds the partial results that begin the workspace into the first result.
-fn sum(accumulator: DType, result: DType, count: i64, splits: i64) -> Launch {
+pub fn sum(accumulator: DType, result: DType, count: i64, splits: i64) -> Launch {
     let mut words = vec![Word::Workspace(0), Word::Result(0)];
     words.extend(values([count, splits]));
     let unit = Unit {

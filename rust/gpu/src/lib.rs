@@ -3,15 +3,18 @@
 //! compilation need no device.
 
 pub mod cache;
+mod causal;
 mod compiler;
 mod depthwise;
 mod driver;
 mod headers;
 mod library;
 mod table;
+mod toeplitz;
+mod toeplitz_weigh;
 
 pub use compiler::{Compiled, Compiler, compiler};
 pub use driver::{Addresses, Driver, driver, machine_code};
 pub use headers::HEADERS;
 pub use library::search_in;
-pub use table::rows;
+pub use table::{operations, rows};

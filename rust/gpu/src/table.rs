@@ -1,10 +1,16 @@
 //! The one list of CUDA rows, most preferred first.
 
-use crate::depthwise;
-use striate_core::{Kernel, Recipe};
+use crate::{causal, depthwise, toeplitz};
+use striate_core::{DeviceOperation, Kernel, Recipe};
 
 /// The rows of the device.
 pub fn rows() -> &'static [Kernel<Recipe>] {
-    static ROWS: [Kernel<Recipe>; 1] = [depthwise::ROW];
+    static ROWS: [Kernel<Recipe>; 2] = [toeplitz::ROW, depthwise::ROW];
+    &ROWS
+}
+
+/// The rows of operations that are not convolutions.
+pub fn operations() -> &'static [DeviceOperation] {
+    static ROWS: [DeviceOperation; 2] = [causal::CAUSAL, causal::UPDATE];
     &ROWS
 }

@@ -2,7 +2,8 @@
 //! of an operation costs less than looking a request up.
 
 use crate::filter;
-use striate_core::{Operation, Request, Why};
+use striate_core::{DeviceOperation, Operation, Request, Why};
+pub use striate_gpu::operations as device_operations;
 
 /// Every row, most preferred first, the definitions last.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
@@ -38,4 +39,22 @@ pub fn operation(request: &Request<'_>) -> Result<Chosen, String> {
     }
     let why: Vec<String> = refusals.iter().map(|(row, why)| format!("; {row}: {why}")).collect();
     Err(format!("no kernel row takes `{request}`{}", why.concat()))
+}
+
+/// The row of a CUDA device that takes a request, or why none does.
+pub fn device_operation(request: &Request<'_>) -> Result<&'static DeviceOperation, Why> {
+    let filter = filter::current();
+    let mut why = format!("no row of the device does {}", request.op);
+    for row in device_operations().iter().filter(|row| row.op == request.op) {
+        match filter.admits(row.name, || true, "cuda").and_then(|()| (row.supports)(request)) {
+            Ok(()) => {
+                if filter::logging() {
+                    eprintln!("striate: {request} -> {}", row.name);
+                }
+                return Ok(row);
+            }
+            Err(refusal) => why = format!("{}: {refusal}", row.name),
+        }
+    }
+    Err(why)
 }

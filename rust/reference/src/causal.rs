@@ -1,31 +1,14 @@
 //! The causal convolution by its definition, and one step of it.
 
+use crate::definition;
 use striate_core::causal::{Causal, integers};
 use striate_core::view::positions;
-use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, Tensor, Why, with_scalar};
+use striate_core::{Accumulator, Arguments, Operation, Pool, Request, Scalar, Tensor, Why, with_scalar};
 
 /// The causal convolution of whole sequences.
-pub const CAUSAL: Operation = row("causal", "causal.reference", |r| Causal::with_runs(r).map(|_| ()), causal);
+pub const CAUSAL: Operation = definition("causal", "causal.reference", |r| Causal::with_runs(r).map(|_| ()), causal);
 /// The causal convolution of what arrives, after what a state remembers.
-pub const UPDATE: Operation = row("causal_update", "causal_update.reference", update_supports, update);
-
-type Supports = fn(&Request<'_>) -> Result<(), Why>;
-type Run = fn(&Request<'_>, Arguments<'_>, &dyn Pool);
-
-const fn row(op: &'static str, name: &'static str, supports: Supports, run: Run) -> Operation {
-    Operation {
-        name,
-        op,
-        dtypes: &DType::ALL,
-        isa: "portable",
-        available: || true,
-        supports,
-        work: |_| 0.0,
-        workspace: |_, _| 0,
-        run,
-        note: "the definition, summed in f64",
-    }
-}
+pub const UPDATE: Operation = definition("causal_update", "causal_update.reference", update_supports, update);
 
 /// The numbers of a tensor in f64, in order.
 fn numbers(tensor: Tensor<'_>) -> Vec<f64> {

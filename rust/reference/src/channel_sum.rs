@@ -1,27 +1,22 @@
 //! The sum over everything but the channels, dimension 1 of the operand.
 
+use crate::definition;
 use striate_core::view::positions;
-use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, with_scalar};
+use striate_core::{Accumulator, Arguments, Operation, Pool, Request, Scalar, Why, with_scalar};
 
 /// The row of the table of operations.
 pub const ROW: Operation = Operation {
-    name: "channel_sum.reference",
-    op: "channel_sum",
-    dtypes: &DType::ALL,
-    isa: "portable",
-    available: || true,
-    supports: |request| {
-        let (input, result) = (request.operand(0)?, request.result(0)?);
-        match input.rank >= 2 && result.sizes() == &input.sizes()[1..2] {
-            true => Ok(()),
-            false => Err(format!("result: expected one number per channel of {input}, got {result}")),
-        }
-    },
     work: |request| request.operand(0).map_or(0.0, |input| input.elements() as f64 / 500.0),
-    workspace: |_, _| 0,
-    run,
-    note: "the definition, summed in f64",
+    ..definition("channel_sum", "channel_sum.reference", supports, run)
 };
+
+fn supports(request: &Request<'_>) -> Result<(), Why> {
+    let (input, result) = (request.operand(0)?, request.result(0)?);
+    match input.rank >= 2 && result.sizes() == &input.sizes()[1..2] {
+        true => Ok(()),
+        false => Err(format!("result: expected one number per channel of {input}, got {result}")),
+    }
+}
 
 fn run(request: &Request<'_>, mut arguments: Arguments<'_>, _pool: &dyn Pool) {
     let input = arguments.operands[0].take().expect("a supported request has an input");

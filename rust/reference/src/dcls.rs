@@ -1,38 +1,20 @@
 //! Kernels from elements at learned positions, over the whole grid and for one element after the other: with
 //! f(t) the product of the profiles at grid point t, an element of weight W adds W f(t) / (sum of f + epsilon).
 
+use crate::definition;
 use striate_core::spacings::{EPSILON, Profile};
 use striate_core::{Accumulator, Arguments, DType, Operation, Pool, Request, Scalar, Spacings, View, with_scalar};
 
 /// The row that builds.
 pub const KERNEL: Operation = Operation {
-    name: "dcls_kernel.reference",
-    op: "dcls_kernel",
-    supports: |request| Spacings::of(request, 0).map(|_| ()),
-    run: kernel,
-    ..BOTH
+    dtypes: &[DType::F32, DType::F64],
+    ..definition("dcls_kernel", "dcls_kernel.reference", |request| Spacings::of(request, 0).map(|_| ()), kernel)
 };
 
 /// The row of the gradients.
 pub const GRADIENT: Operation = Operation {
-    name: "dcls_kernel_grad.reference",
-    op: "dcls_kernel_grad",
-    supports: |request| Spacings::of(request, 1).map(|_| ()),
-    run: gradient,
-    ..BOTH
-};
-
-const BOTH: Operation = Operation {
-    name: "",
-    op: "",
     dtypes: &[DType::F32, DType::F64],
-    isa: "portable",
-    available: || true,
-    supports: |_| Ok(()),
-    work: |_| 0.0,
-    workspace: |_, _| 0,
-    run: |_, _, _| (),
-    note: "the definition over the whole grid, in f64",
+    ..definition("dcls_kernel_grad", "dcls_kernel_grad.reference", |r| Spacings::of(r, 1).map(|_| ()), gradient)
 };
 
 /// The profile and its derivatives with respect to the position and to SIG.

@@ -1,37 +1,29 @@
 //! Convolution of every channel with a kernel of any length, and the gradient of its kernel, from the definition:
 //! `y[t] = sum_j k[j] x[t + shift - j]`, where `x` is zero outside or periodic and `k` may be stored in reverse.
 
+use crate::definition;
 use striate_core::view::positions;
-use striate_core::{Accumulator, Arguments, DType, Operation, Request, Scalar, Signature, Why, with_scalar};
+use striate_core::{Accumulator, Arguments, Operation, Request, Scalar, Signature, Why, with_scalar};
 
 /// The row of the convolution.
-pub const CONV: Operation = Operation {
-    name: "fft_conv.reference",
-    op: "fft_conv",
-    dtypes: &DType::ALL,
-    isa: "portable",
-    available: || true,
-    supports: |request| conv(request).map(|_| ()),
-    work: |_| 0.0,
-    workspace: |_, _| 0,
-    run: |request, arguments, _| {
-        let definition = conv(request).expect("the request is supported");
-        run(&definition, arguments, [0, 1, 2]);
+pub const CONV: Operation = definition(
+    "fft_conv",
+    "fft_conv.reference",
+    |request| conv(request).map(|_| ()),
+    |r, a, _| {
+        run(&conv(r).expect("the request is supported"), a, [0, 1, 2]);
     },
-    note: "the definition, summed in f64",
-};
+);
 
 /// The row of the kernel's gradient.
-pub const GRAD_KERNEL: Operation = Operation {
-    name: "fft_conv_grad_kernel.reference",
-    op: "fft_conv_grad_kernel",
-    supports: |request| grad_kernel(request).map(|_| ()),
-    run: |request, arguments, _| {
-        let definition = grad_kernel(request).expect("the request is supported");
-        run(&definition, arguments, [1, 2, 0]);
+pub const GRAD_KERNEL: Operation = definition(
+    "fft_conv_grad_kernel",
+    "fft_conv_grad_kernel.reference",
+    |r| grad_kernel(r).map(|_| ()),
+    |r, a, _| {
+        run(&grad_kernel(r).expect("the request is supported"), a, [1, 2, 0]);
     },
-    ..CONV
-};
+);
 
 fn conv(request: &Request<'_>) -> Result<Definition, Why> {
     Definition::new(request, [request.operand(0)?, request.operand(1)?, request.result(0)?])

@@ -1,5 +1,6 @@
 //! Pooling by its definition: every window of every output position, tap by tap.
 
+use crate::definition;
 use striate_core::pooling::{Mode, Pooling};
 use striate_core::view::positions;
 use striate_core::{
@@ -7,31 +8,14 @@ use striate_core::{
 };
 
 /// Pooling of windows.
-pub const POOL: Operation = row("pool", "pool.reference", |r| Pooling::of(r).map(|_| ()), pool);
+pub const POOL: Operation = definition("pool", "pool.reference", |r| Pooling::of(r).map(|_| ()), pool);
 /// The position of every window's extreme.
-pub const ARGMAX: Operation = row("pool_argmax", "pool_argmax.reference", |r| Pooling::of(r).map(|_| ()), argmax);
+pub const ARGMAX: Operation =
+    definition("pool_argmax", "pool_argmax.reference", |r| Pooling::of(r).map(|_| ()), argmax);
 /// The numbers at given positions.
-pub const GATHER: Operation = row("pool_gather", "pool_gather.reference", indexed, gather);
+pub const GATHER: Operation = definition("pool_gather", "pool_gather.reference", indexed, gather);
 /// Numbers summed at given positions.
-pub const SCATTER: Operation = row("pool_scatter", "pool_scatter.reference", indexed, scatter);
-
-type Supports = fn(&Request<'_>) -> Result<(), Why>;
-type Run = fn(&Request<'_>, Arguments<'_>, &dyn Pool);
-
-const fn row(op: &'static str, name: &'static str, supports: Supports, run: Run) -> Operation {
-    Operation {
-        name,
-        op,
-        dtypes: &DType::ALL,
-        isa: "portable",
-        available: || true,
-        supports,
-        work: |_| 0.0,
-        workspace: |_, _| 0,
-        run,
-        note: "the definition",
-    }
-}
+pub const SCATTER: Operation = definition("pool_scatter", "pool_scatter.reference", indexed, scatter);
 
 /// Calls `visit(operand position, produced position)` for every pair that meets, in the order of the taps.
 fn meetings(axes: &[Axis; 3], pass: Pass, p: [usize; 3], mut visit: impl FnMut([usize; 3])) {

@@ -74,6 +74,8 @@ struct Chunk {
     others: Range<usize>,
     /// Weights of all chunks before this one.
     weights: usize,
+    /// Others of all chunks before this one.
+    live: usize,
 }
 
 /// Weights in the order of [`Correlation::weight_order`], one value for all lanes or one per lane.
@@ -115,7 +117,13 @@ pub fn tile_size(rows: usize, registers: usize, share: usize) -> Option<usize> {
 
 impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
     /// Checks nothing, but works out how far the offsets reach; runs compare that with the memory they are given.
-    pub fn new(mut offsets: Offsets) -> Correlation<A, I> {
+    pub fn new(offsets: Offsets) -> Correlation<A, I> {
+        Correlation::in_chunks(offsets, usize::MAX)
+    }
+
+    /// The same with at most `most` neighbouring shared taps in registers together: those that [`Job::live`] takes out
+    /// together.
+    pub fn in_chunks(mut offsets: Offsets, most: usize) -> Correlation<A, I> {
         assert!(!offsets.bounded || [1, 2].contains(&offsets.share), "only shared lines can be left out");
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
         let (mut reach, mut read) = ((0, 0), usize::MAX..0);
@@ -137,16 +145,17 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             }
         }
         let mut made = Vec::new();
-        let mut weights = 0;
+        let (mut weights, mut live) = (0, 0);
         for (taps, others) in
             [(offsets.taps.0, 0..offsets.split), (offsets.taps.1, offsets.split..offsets.others.len())]
         {
             if taps == 0 || others.is_empty() {
                 continue;
             }
-            for (first, taps) in chunks(taps, most_taps(I::REGISTERS)) {
-                made.push(Chunk { first, taps, others: others.clone(), weights });
+            for (first, taps) in chunks(taps, most_taps(I::REGISTERS).min(most)) {
+                made.push(Chunk { first, taps, others: others.clone(), weights, live });
                 weights += taps * others.len();
+                live += others.len();
             }
         }
         let (dst_reach, dst_base) = reach;
@@ -189,6 +198,22 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         })
     }
 
+    /// For [`Job::live`]: whether any of some weights of one item, one number a tap, is not zero.
+    pub fn live(&self, weights: &[A]) -> impl Iterator<Item = bool> + '_ {
+        let weights = weights[..self.weights].to_vec();
+        self.chunks.iter().flat_map(move |chunk| {
+            let mine = &weights[chunk.weights..][..chunk.taps * chunk.others.len()];
+            let live: Vec<bool> =
+                mine.chunks_exact(chunk.taps).map(|taps| taps.iter().any(|&tap| tap != A::default())).collect();
+            live
+        })
+    }
+
+    /// How many numbers [`Correlation::live`] gives.
+    pub fn lives(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.others.len()).sum()
+    }
+
     /// Computes all tiles, using only the other taps in `others`.
     pub fn run(&self, isa: I, job: Job<'_, A>) {
         let (given, vector) = match job.weights {
@@ -212,6 +237,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
         assert!(reach + last <= job.dst.len(), "destination of {} is short of {reach} + {last}", job.dst.len());
         assert!(self.weights + (job.items - 1) * apart <= given, "too few weights");
+        assert!(job.live.is_none_or(|live| live.len() == self.lives() && job.items == 1), "an entry per chunk of taps");
         if let Start::Vector(start) = job.start {
             assert!(start.len() >= I::LANES + last);
         }
@@ -244,6 +270,8 @@ pub struct Job<'a, A> {
     pub others: Range<usize>,
     /// Lanes to store at most; a vector or more stores what the tiles say.
     pub lanes: usize,
+    /// The taps to use, in the order of [`Correlation::live`]; what is left out must have zeros for weights.
+    pub live: Option<&'a [bool]>,
     /// Destination numbers.
     pub dst: &'a mut [A],
 }
@@ -263,6 +291,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             weights: weights.as_ptr(),
             others: job.others,
             lanes: job.lanes,
+            live: job.live,
             dst: job.dst.as_mut_ptr(),
         };
         let (src, dst) = (at.src, at.dst);
@@ -304,6 +333,7 @@ struct Place<'a, A, I> {
     weights: *const A,
     others: Range<usize>,
     lanes: usize,
+    live: Option<&'a [bool]>,
     dst: *mut A,
 }
 
@@ -342,7 +372,8 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             unsafe {
                 let src = self.src.wrapping_add(tile.src + chunk.first * offsets.pitch);
                 let weights = self.weights.add((chunk.weights + (from - chunk.others.start) * taps) * width);
-                let others = &offsets.others[others];
+                let live = self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]);
+                let others = (&offsets.others[others], live);
                 macro_rules! by_taps {
                     ($($n:literal)*) => { match taps {
                         $($n => self.taps::<R, $n, SHARE, VECTOR, CLIP>(isa, (src, weights), (others, real), &mut acc),)*
@@ -372,7 +403,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         &self,
         isa: I,
         (src, mut weights): (*const A, *const A),
-        (others, (first, end)): (&[usize], (usize, usize)),
+        ((others, live), (first, end)): ((&[usize], Option<&[bool]>), (usize, usize)),
         acc: &mut [I::V; R],
     ) {
         if const { TAPS > most_taps(I::REGISTERS) } {
@@ -381,18 +412,20 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         let pitch = self.plan.offsets.pitch;
         // A local copy, so that sums stay in registers whatever became of `acc`.
         let mut sums = *acc;
-        for &other in others {
+        let step = TAPS * if VECTOR { I::LANES } else { 1 };
+        for (index, &other) in others.iter().enumerate() {
+            if live.is_some_and(|live| !live[index]) {
+                weights = weights.wrapping_add(step);
+                continue;
+            }
             let mut w = [sums[0]; TAPS];
             for (t, slot) in w.iter_mut().enumerate() {
                 // SAFETY: `run` asserted enough weights.
                 *slot =
                     unsafe { if VECTOR { isa.load(weights.add(t * I::LANES)) } else { isa.splat(*weights.add(t)) } };
             }
-            // SAFETY: at most one past the weights; the source line is inside the reach.
-            let mut line = unsafe {
-                weights = weights.add(TAPS * if VECTOR { I::LANES } else { 1 });
-                src.wrapping_add(other)
-            };
+            weights = weights.wrapping_add(step);
+            let mut line = src.wrapping_add(other);
             if SHARE == 0 {
                 // SAFETY: inside the reach.
                 unsafe { self.unshared(isa, line, &w, &mut sums) };

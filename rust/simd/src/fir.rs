@@ -6,7 +6,7 @@
 #![allow(clippy::needless_range_loop)] // Closures would not be compiled for the instruction set.
 
 use crate::isa::{Simd, Task};
-use crate::maths::Maths;
+use crate::maths::{Maths, exp};
 use striate_core::Accumulator;
 
 /// Taps that are summed before their sum is added to the total: long chains of roundings lose more.
@@ -122,37 +122,6 @@ fn silu<A: Accumulator, I: Maths<A>>(isa: I, z: I::V) -> I::V {
     let zero = isa.splat(A::default());
     let less = isa.mul_add(z, isa.splat(A::from_f64(-1.0)), zero);
     isa.div(z, isa.add(isa.splat(A::from_f64(1.0)), exp(isa, less)))
-}
-
-/// `exp(x)` of numbers, anything of NaN: 2^n times the Taylor polynomial of what is left of x.
-#[inline(always)]
-fn exp<A: Accumulator, I: Maths<A>>(isa: I, x: I::V) -> I::V {
-    let narrow = size_of::<A>() == 4;
-    // Beyond these the result is 0 or infinity. `whole` rounds what it is added to and subtracted from; ln 2 is split
-    // so that its first part times n is exact.
-    let (low, high, degree) = if narrow { (-105.0, 89.0, 7) } else { (-746.0, 710.0, 13) };
-    let whole = if narrow { 12_582_912.0 } else { 6_755_399_441_055_744.0 };
-    let (first, second) = if narrow {
-        (0.693_359_375, std::f64::consts::LN_2 - 0.693_359_375)
-    } else {
-        (f64::from_bits(0x3fe6_2e42_fee0_0000), 1.908_214_929_270_587_7e-10)
-    };
-    let number = |value: f64| A::from_f64(value);
-    let x = isa.extreme::<true>(isa.splat(number(high)), isa.extreme::<false>(isa.splat(number(low)), x));
-    let n = isa.mul_add(x, isa.splat(number(std::f64::consts::LOG2_E)), isa.splat(number(whole)));
-    let n = isa.add(n, isa.splat(number(-whole)));
-    let r = isa.mul_add(n, isa.splat(number(-first)), x);
-    let r = isa.mul_add(n, isa.splat(number(-second)), r);
-    let mut factorial = 1.0;
-    for k in 2..=degree {
-        factorial *= f64::from(k);
-    }
-    let mut sum = isa.splat(number(1.0 / factorial));
-    for k in 0..degree {
-        factorial /= f64::from(degree - k);
-        sum = isa.mul_add(sum, r, isa.splat(number(1.0 / factorial)));
-    }
-    isa.scale(sum, n)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! compiler, which turns it into the vectors of whatever instruction set the calling task is compiled for.
 
 use crate::isa::Simd;
+use crate::maths::{self, Maths};
 use std::ops::{Div, Neg, Sub};
 use striate_core::Accumulator;
 
@@ -19,8 +20,12 @@ pub trait Real: Accumulator + Sub<Output = Self> + Div<Output = Self> + Neg<Outp
     const ONE: Self;
     /// Without its sign.
     fn magnitude(self) -> Self;
-    /// e to the power of a number that is not positive; zero where the result would be subnormal.
-    fn exp(self) -> Self;
+    /// The largest whole number not above it.
+    fn floor(self) -> Self;
+    /// A whole number from 0 to 2^23 - 1 as an index, from its bits: a conversion that saturates stops the compiler.
+    fn index(self) -> i32;
+    /// Below this, e to the power of a number is subnormal.
+    const LOWEST: Self;
     /// 1 for positive numbers, otherwise 0: to be multiplied with, where a branch would stop the compiler.
     #[inline(always)]
     fn step(self) -> Self {
@@ -33,50 +38,38 @@ pub trait Real: Accumulator + Sub<Output = Self> + Div<Output = Self> + Neg<Outp
     }
 }
 
-/// 1 / k!
-const INVERSE_FACTORIALS: [f64; 14] = {
-    let mut table = [1.0; 14];
-    let mut k = 1;
-    while k < table.len() {
-        table[k] = table[k - 1] / k as f64;
-        k += 1;
-    }
-    table
-};
-
 macro_rules! real {
-    ($name:ident, mantissa: $mantissa:literal, bias: $bias:literal, lowest: $lowest:literal, degree: $degree:literal,
-     ln2: $high:literal + $rest:literal) => {
+    ($name:ident, $lowest:literal, $whole:literal) => {
         impl Real for $name {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            const LOWEST: Self = $lowest;
             #[inline(always)]
             fn magnitude(self) -> Self {
                 self.abs()
             }
-            // x = n ln 2 + r with |r| <= ln 2 / 2, and e^r by its power series. Adding 1.5 * 2^mantissa rounds to
-            // the integer n and leaves it in the low bits, from where a shift makes it the exponent of 2^n.
             #[inline(always)]
-            fn exp(self) -> Self {
-                const ROUND: $name = 1.5 * (1u64 << $mantissa) as $name;
-                let shifted = self * std::$name::consts::LOG2_E + ROUND;
-                let n = shifted - ROUND;
-                let r = self - n * $high - n * $rest;
-                let mut sum = INVERSE_FACTORIALS[$degree] as $name;
-                for k in (0..$degree).rev() {
-                    sum = sum * r + INVERSE_FACTORIALS[k] as $name;
-                }
-                let power = $name::from_bits((shifted.to_bits() << $mantissa).wrapping_add($bias << $mantissa));
-                if self < $lowest { 0.0 } else { sum * power }
+            fn floor(self) -> Self {
+                <$name>::floor(self)
+            }
+            #[inline(always)]
+            fn index(self) -> i32 {
+                ((self + $whole).to_bits() & 0x7f_ffff) as i32
             }
         }
     };
 }
 
-// The high part of ln 2 has so few bits that n times it is exact.
-real!(f32, mantissa: 23, bias: 127, lowest: -87.0, degree: 7, ln2: 0.693_359_4 + -2.121_944_4e-4);
-real!(f64, mantissa: 52, bias: 1023, lowest: -708.0, degree: 13,
-    ln2: 6.931_471_803_691_238e-1 + 1.908_214_929_270_587_7e-10);
+real!(f32, -87.0, 8_388_608.0);
+real!(f64, -708.0, 4_503_599_627_370_496.0);
+
+/// The products of lanes, as one vector operation.
+#[inline(always)]
+pub fn product<A: Real, I: Simd<A>>(isa: I, a: &Lane<A>, b: &Lane<A>) -> Lane<A> {
+    let mut made = [A::ZERO; LANES];
+    add_product(isa, &mut made, a, b);
+    made
+}
 
 /// `f` of every lane.
 #[inline(always)]
@@ -111,6 +104,18 @@ pub fn add_product<A: Real, I: Simd<A>>(isa: I, sum: &mut Lane<A>, a: &Lane<A>, 
     }
 }
 
+/// e to the power of every lane; zero where that would be subnormal.
+#[inline(always)]
+pub fn exp<A: Real, I: Maths<A>>(isa: I, of: &Lane<A>) -> Lane<A> {
+    const { assert!(LANES.is_multiple_of(I::LANES)) };
+    let mut made = *of;
+    for at in (0..LANES).step_by(I::LANES) {
+        // SAFETY: a lane holds a whole number of vectors.
+        unsafe { isa.store(made.as_mut_ptr().add(at), maths::exp(isa, isa.load(of.as_ptr().add(at)))) };
+    }
+    zip(&made, of, |power, of| if of < A::LOWEST { A::ZERO } else { power })
+}
+
 /// The lanes at `from`, `from + pitch`, ...: as many as there are, zeros beyond `live`.
 #[inline(always)]
 pub fn gather<A: Real>(data: &[A], from: usize, pitch: usize, live: usize) -> Lane<A> {
@@ -124,23 +129,25 @@ pub fn gather<A: Real>(data: &[A], from: usize, pitch: usize, live: usize) -> La
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Isa;
+    use crate::portable::Portable;
 
     #[test]
     fn powers_of_e_are_close() {
+        let isa = Portable::detect().unwrap();
+        let of = |x: f64| (exp(isa, &[x; LANES])[0], f64::from(exp(isa, &[x as f32; LANES])[0]));
         for step in 0..200_000 {
             let x = -f64::from(step) * 3.6e-3;
             let (wide, narrow) = (x.exp(), f64::from(x as f32).exp());
             if x > -707.9 {
-                assert!((Real::exp(x) / wide - 1.0).abs() < 4.0 * f64::EPSILON, "{x}");
+                assert!((of(x).0 / wide - 1.0).abs() < 4.0 * f64::EPSILON, "{x}");
             }
             if x > -86.9 {
-                let got = f64::from(Real::exp(x as f32));
-                assert!((got / narrow - 1.0).abs() < 2.0 * f64::from(f32::EPSILON), "{x}");
+                assert!((of(x).1 / narrow - 1.0).abs() < 2.0 * f64::from(f32::EPSILON), "{x}");
             }
         }
-        assert_eq!(Real::exp(-1e30f32), 0.0);
-        assert_eq!(Real::exp(f64::NEG_INFINITY), 0.0);
-        assert_eq!((Real::exp(0.0f32), Real::exp(0.0f64)), (1.0, 1.0));
-        assert!(Real::exp(f32::NAN).is_nan());
+        assert_eq!((of(-1e30).1, of(f64::NEG_INFINITY).0), (0.0, 0.0));
+        assert_eq!(of(0.0), (1.0, 1.0));
+        assert!(of(f64::NAN).0.is_nan() && of(f64::NAN).1.is_nan());
     }
 }

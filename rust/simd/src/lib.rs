@@ -1,8 +1,8 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`rows`], [`sums`],
-//! [`windows`]) are one text over tokens and accumulators; each asserts the range it will touch once and then loads
+//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`rows`], [`sheets`],
+//! [`sums`], [`windows`]) are one text over tokens and accumulators; each asserts the range it will touch once and then loads
 //! without checks.
 
 mod butterfly;
@@ -16,6 +16,7 @@ pub mod maths;
 pub mod portable;
 mod roots;
 pub mod rows;
+pub mod sheets;
 pub mod sums;
 mod tiles;
 pub mod wave;

@@ -14,6 +14,41 @@ pub trait Maths<A: Accumulator>: Simd<A> {
     fn pick<const LEAST: bool>(self, old: (Self::V, Self::V), new: (Self::V, Self::V)) -> (Self::V, Self::V);
     /// The same choice without labels.
     fn extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V;
+    /// The same choice where nothing is NaN.
+    fn calm_extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V;
+    /// Whether any lane is NaN.
+    fn any_nan(self, a: Self::V) -> bool;
+}
+
+/// `exp(x)` of numbers, anything of NaN: 2^n times the Taylor polynomial of what is left of x.
+#[inline(always)]
+pub fn exp<A: Accumulator, I: Maths<A>>(isa: I, x: I::V) -> I::V {
+    let narrow = size_of::<A>() == 4;
+    // Beyond these the result is 0 or infinity. `whole` rounds what it is added to and subtracted from; ln 2 is split
+    // so that its first part times n is exact.
+    let (low, high, degree) = if narrow { (-105.0, 89.0, 7) } else { (-746.0, 710.0, 13) };
+    let whole = if narrow { 12_582_912.0 } else { 6_755_399_441_055_744.0 };
+    let (first, second) = if narrow {
+        (0.693_359_375, std::f64::consts::LN_2 - 0.693_359_375)
+    } else {
+        (f64::from_bits(0x3fe6_2e42_fee0_0000), 1.908_214_929_270_587_7e-10)
+    };
+    let number = |value: f64| A::from_f64(value);
+    let x = isa.extreme::<true>(isa.splat(number(high)), isa.extreme::<false>(isa.splat(number(low)), x));
+    let n = isa.mul_add(x, isa.splat(number(std::f64::consts::LOG2_E)), isa.splat(number(whole)));
+    let n = isa.add(n, isa.splat(number(-whole)));
+    let r = isa.mul_add(n, isa.splat(number(-first)), x);
+    let r = isa.mul_add(n, isa.splat(number(-second)), r);
+    let mut factorial = 1.0;
+    for k in 2..=degree {
+        factorial *= f64::from(k);
+    }
+    let mut sum = isa.splat(number(1.0 / factorial));
+    for k in 0..degree {
+        factorial /= f64::from(degree - k);
+        sum = isa.mul_add(sum, r, isa.splat(number(1.0 / factorial)));
+    }
+    isa.scale(sum, n)
 }
 
 /// A token with the maths of both accumulators.
@@ -68,6 +103,15 @@ macro_rules! by_lane {
                     |[o, n]: [$acc; 2]| [if (if LEAST { n < o } else { n > o }) || n.is_nan() { n } else { o }];
                 lanes(self, [old, new], better)[0]
             }
+            #[inline(always)]
+            fn calm_extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V {
+                self.extreme::<LEAST>(old, new)
+            }
+            #[inline(always)]
+            fn any_nan(self, a: Self::V) -> bool {
+                let seen = lanes(self, [a], |[a]: [$acc; 1]| [if a.is_nan() { 1.0 } else { 0.0 }])[0];
+                self.sum(seen) > 0.0
+            }
         }
     };
 }
@@ -114,7 +158,7 @@ mod x86 {
     /// return their second operand where the two are equal or either is NaN.
     macro_rules! maths {
         ($token:ty, $acc:ty, $v:ty, $div:ident $max:ident $min:ident $scale:ident, $greater:ident $less:ident $nan:ident
-         $either:ident $blend:ident) => {
+         $either:ident $blend:ident $any:ident) => {
             impl Maths<$acc> for $token {
                 #[inline(always)]
                 fn div(self, a: $v, b: $v) -> $v {
@@ -140,6 +184,16 @@ mod x86 {
                     // SAFETY: the token proves the features.
                     unsafe { $blend(if LEAST { $min(new, old) } else { $max(new, old) }, new, $nan(new)) }
                 }
+                #[inline(always)]
+                fn calm_extreme<const LEAST: bool>(self, old: $v, new: $v) -> $v {
+                    // SAFETY: the token proves the features.
+                    unsafe { if LEAST { $min(new, old) } else { $max(new, old) } }
+                }
+                #[inline(always)]
+                fn any_nan(self, a: $v) -> bool {
+                    // SAFETY: the token proves the features.
+                    unsafe { $any($nan(a)) }
+                }
             }
         };
     }
@@ -151,6 +205,14 @@ mod x86 {
     #[inline(always)]
     unsafe fn either8w(a: u8, b: u8) -> u8 {
         a | b
+    }
+    #[inline(always)]
+    unsafe fn any16(a: u16) -> bool {
+        a != 0
+    }
+    #[inline(always)]
+    unsafe fn any8w(a: u8) -> bool {
+        a != 0
     }
 
     /// Defines helpers that only name an intrinsic's constants, or the order of its operands.
@@ -178,6 +240,8 @@ mod x86 {
         nan8(a: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }
         greater4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_GT_OQ>(a, b) }
         less4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_LT_OQ>(a, b) }
+        any8(a: __m256) -> bool { _mm256_movemask_ps(a) != 0 }
+        any4(a: __m256d) -> bool { _mm256_movemask_pd(a) != 0 }
         nan4(a: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_UNORD_Q>(a, a) }
         // In two steps, because a power that is no normal number may still scale to one.
         scale8(a: __m256, n: __m256) -> __m256 {
@@ -200,11 +264,11 @@ mod x86 {
     }
 
     maths!(Avx512, f32, __m512, _mm512_div_ps _mm512_max_ps _mm512_min_ps _mm512_scalef_ps,
-        greater16 less16 nan16 either16 blend16);
+        greater16 less16 nan16 either16 blend16 any16);
     maths!(Avx512, f64, __m512d, _mm512_div_pd _mm512_max_pd _mm512_min_pd _mm512_scalef_pd,
-        greater8w less8w nan8w either8w blend8w);
+        greater8w less8w nan8w either8w blend8w any8w);
     maths!(Avx2, f32, __m256, _mm256_div_ps _mm256_max_ps _mm256_min_ps scale8,
-        greater8 less8 nan8 _mm256_or_ps _mm256_blendv_ps);
+        greater8 less8 nan8 _mm256_or_ps _mm256_blendv_ps any8);
     maths!(Avx2, f64, __m256d, _mm256_div_pd _mm256_max_pd _mm256_min_pd scale4,
-        greater4 less4 nan4 _mm256_or_pd _mm256_blendv_pd);
+        greater4 less4 nan4 _mm256_or_pd _mm256_blendv_pd any4);
 }

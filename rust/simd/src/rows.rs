@@ -23,17 +23,23 @@ pub struct Block {
 
 impl Block {
     fn check(&self, from: usize, to: usize) {
+        let [read, written] = self.reach();
+        assert!(read <= from, "{self:?} leaves its source of {from}");
+        assert!(written <= to, "{self:?} leaves its destination of {to}");
+    }
+
+    /// One more than the last number that is read, and that is written.
+    pub(crate) fn reach(&self) -> [usize; 2] {
         if self.rows == 0 || self.cols == 0 {
-            return;
+            return [0, 0];
         }
         let reach = |pitch: usize, step: usize| (self.rows - 1) * pitch + (self.cols - 1) * step + 1;
-        assert!(reach(self.from_pitch, self.from_step) <= from, "{self:?} leaves its source of {from}");
-        assert!(reach(self.to_pitch, self.to_step) <= to, "{self:?} leaves its destination of {to}");
+        [reach(self.from_pitch, self.from_step), reach(self.to_pitch, self.to_step)]
     }
 }
 
 /// One way between stored numbers and accumulators.
-trait Way<I> {
+pub(crate) trait Way<I> {
     type From: Copy;
     type To;
     type V: Copy;
@@ -53,7 +59,7 @@ trait Way<I> {
     fn one(number: Self::From) -> Self::To;
 }
 
-struct Widen<S>(PhantomData<S>);
+pub(crate) struct Widen<S>(PhantomData<S>);
 
 impl<S: Scalar, I: Convert<S>> Way<I> for Widen<S> {
     type From = S;
@@ -108,18 +114,8 @@ impl<S: Scalar, I: Convert<S>> Way<I> for Narrow<S> {
     }
     #[inline(always)]
     unsafe fn store_some(isa: I, v: Self::V, to: *mut S, count: usize) {
-        if S::DTYPE == <S::Acc as Element>::DTYPE {
-            // SAFETY: passed on unchanged; stored numbers and accumulators are the same type.
-            return unsafe { isa.store_masked(to.cast(), v, isa.mask(0, count)) };
-        }
-        let mut numbers = [S::Acc::default(); MOST_LANES];
-        // SAFETY: the array holds any vector; the caller vouches for the places written.
-        unsafe {
-            isa.store(numbers.as_mut_ptr(), v);
-            for (i, number) in numbers.into_iter().enumerate().take(count) {
-                to.add(i).write(S::narrow(number));
-            }
-        }
+        // SAFETY: passed on unchanged.
+        unsafe { narrow_some(isa, v, to, count) }
     }
     #[inline(always)]
     fn evens(isa: I, a: Self::V, b: Self::V) -> Self::V {
@@ -132,6 +128,31 @@ impl<S: Scalar, I: Convert<S>> Way<I> for Narrow<S> {
     #[inline(always)]
     fn one(number: S::Acc) -> S {
         S::narrow(number)
+    }
+}
+
+/// Writes the first `count` numbers of a vector, rounded.
+///
+/// # Safety
+/// `to` must be writable for `count` numbers, at most a vector.
+#[inline(always)]
+pub(crate) unsafe fn narrow_some<S: Scalar, I: Convert<S>>(
+    isa: I,
+    v: <I as Simd<S::Acc>>::V,
+    to: *mut S,
+    count: usize,
+) {
+    if S::DTYPE == <S::Acc as Element>::DTYPE {
+        // SAFETY: passed on unchanged; stored numbers and accumulators are the same type.
+        return unsafe { isa.store_masked(to.cast(), v, isa.mask(0, count)) };
+    }
+    let mut numbers = [S::Acc::default(); MOST_LANES];
+    // SAFETY: the array holds any vector; the caller vouches for the places written.
+    unsafe {
+        isa.store(numbers.as_mut_ptr(), v);
+        for (i, number) in numbers.into_iter().enumerate().take(count) {
+            to.add(i).write(S::narrow(number));
+        }
     }
 }
 
@@ -150,10 +171,11 @@ pub fn narrow<S: Scalar, I: Convert<S>>(isa: I, block: &Block, from: &[S::Acc], 
     isa.run(Copying::<Narrow<S>, I> { block, from, to: to.as_mut_ptr() });
 }
 
-struct Copying<'a, W: Way<I>, I> {
-    block: &'a Block,
-    from: &'a [W::From],
-    to: *mut W::To,
+/// A copy whose block has been checked.
+pub(crate) struct Copying<'a, W: Way<I>, I> {
+    pub block: &'a Block,
+    pub from: &'a [W::From],
+    pub to: *mut W::To,
 }
 
 impl<W: Way<I>, I: crate::Isa> Task<I> for Copying<'_, W, I> {
@@ -177,7 +199,7 @@ impl<W: Way<I>, I: crate::Isa> Task<I> for Copying<'_, W, I> {
 
 impl<W: Way<I>, I: crate::Isa> Copying<'_, W, I> {
     #[inline(always)]
-    fn row(&self, isa: I, r: usize) {
+    pub fn row(&self, isa: I, r: usize) {
         let Block { cols, from_pitch, from_step, to_pitch, to_step, .. } = *self.block;
         // Numbers read for each column that vectors copy; none where only single ones can.
         let each = if to_step == 1 && from_step <= 2 { from_step } else { 0 };

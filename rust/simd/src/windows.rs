@@ -6,16 +6,21 @@
 
 use crate::isa::{Simd, Task};
 use crate::maths::Maths;
+use std::marker::PhantomData;
 use striate_core::Accumulator;
 
 /// What is made of the numbers in a window.
-pub trait Kind<A: Accumulator, I: Simd<A>>: Copy + Send + Sync + 'static {
+pub trait Kind<A: Accumulator, I: Simd<A>>: Copy + Default + Send + Sync + 'static {
     /// Vectors of what is joined.
     type Cell: Copy;
+    /// The same kind for numbers of which none is NaN.
+    type Calm: Kind<A, I, Cell = Self::Cell>;
     /// Whether a number may be joined twice without changing the result.
     const IDEMPOTENT: bool;
     /// Whether cells have labels.
     const LABELS: bool;
+    /// Whether NaN needs care that the calm kind does not take.
+    const CARES: bool;
     /// What joining leaves unchanged.
     fn nothing() -> A;
     /// Joins what stands earlier in the window with what stands later.
@@ -33,15 +38,19 @@ pub trait Kind<A: Accumulator, I: Simd<A>>: Copy + Send + Sync + 'static {
 }
 
 /// The sum.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Sum;
 
 /// The greatest, or the least.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Extreme<const LEAST: bool>;
 
+/// The greatest, or the least, of numbers.
+#[derive(Clone, Copy, Default)]
+pub struct Calm<const LEAST: bool>;
+
 /// The greatest, or the least, and where it stands.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Place<const LEAST: bool>;
 
 macro_rules! numbers_alone {
@@ -67,7 +76,9 @@ fn outermost<A: Accumulator>(least: bool) -> A {
 
 impl<A: Accumulator, I: Simd<A>> Kind<A, I> for Sum {
     numbers_alone!();
+    type Calm = Sum;
     const IDEMPOTENT: bool = false;
+    const CARES: bool = false;
     fn nothing() -> A {
         A::default()
     }
@@ -77,9 +88,25 @@ impl<A: Accumulator, I: Simd<A>> Kind<A, I> for Sum {
     }
 }
 
+impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Calm<LEAST> {
+    numbers_alone!();
+    type Calm = Self;
+    const IDEMPOTENT: bool = true;
+    const CARES: bool = false;
+    fn nothing() -> A {
+        outermost(LEAST)
+    }
+    #[inline(always)]
+    fn join(isa: I, old: I::V, new: I::V) -> I::V {
+        isa.calm_extreme::<LEAST>(old, new)
+    }
+}
+
 impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Extreme<LEAST> {
     numbers_alone!();
+    type Calm = Calm<LEAST>;
     const IDEMPOTENT: bool = true;
+    const CARES: bool = true;
     fn nothing() -> A {
         outermost(LEAST)
     }
@@ -91,7 +118,9 @@ impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Extreme<LEAS
 
 impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Place<LEAST> {
     type Cell = (I::V, I::V);
+    type Calm = Self;
     const IDEMPOTENT: bool = true;
+    const CARES: bool = false;
     const LABELS: bool = true;
     fn nothing() -> A {
         outermost(LEAST)
@@ -124,6 +153,11 @@ pub struct Shape {
     pub labels: usize,
 }
 
+impl Shape {
+    /// One row without labels.
+    pub const FLAT: Shape = Shape { pitch: 0, labels: 0 };
+}
+
 /// One tap of a window: how far it is from the first number of the window, and what is added to its label.
 pub type Tap<A> = (usize, A);
 
@@ -150,52 +184,86 @@ pub fn fold<A: Accumulator, I: Simd<A>, K: Kind<A, I>>(isa: I, _: K, fold: &Fold
     }
     let mut cols = fold.cols.next_multiple_of(I::LANES);
     let far = fold.taps.iter().map(|tap| tap.0).max().expect("a window has a tap");
-    let end = |shape: &Shape| (fold.rows - 1) * shape.pitch + cols + if K::LABELS { shape.labels } else { 0 };
-    assert!(end(&fold.from) + far <= src.len(), "{fold:?} leaves its source of {}", src.len());
-    assert!(end(&fold.to) <= dst.len(), "{fold:?} leaves its destination of {}", dst.len());
+    let read = (fold.rows - 1) * fold.from.pitch + cols + far + if K::LABELS { fold.from.labels } else { 0 };
+    assert!(read <= src.len(), "{fold:?} leaves its source of {}", src.len());
+    let end = (fold.rows - 1) * fold.to.pitch + cols + if K::LABELS { fold.to.labels } else { 0 };
+    assert!(end <= dst.len(), "{fold:?} leaves its destination of {}", dst.len());
     let mut fold = *fold;
     if fold.from.pitch == cols && fold.to.pitch == cols {
         // Rows that follow each other are one long row.
         cols *= std::mem::replace(&mut fold.rows, 1);
     }
-    let fold = &fold;
-    isa.run(Folding::<A, K> { fold, cols, src: src.as_ptr(), dst: dst.as_mut_ptr(), kind: std::marker::PhantomData });
+    let to = Cells { to: dst.as_mut_ptr(), labels: fold.to.labels };
+    isa.run(Folding::<A, K, _> { fold: &fold, cols, src: src.as_ptr(), to, kind: PhantomData });
 }
 
-struct Folding<'a, A, K> {
-    fold: &'a Fold<'a, A>,
-    cols: usize,
-    src: *const A,
-    dst: *mut A,
-    kind: std::marker::PhantomData<K>,
+/// Where joined cells go.
+pub(crate) trait Sink<A: Accumulator, I: Simd<A>, K: Kind<A, I>>: Copy {
+    /// Writes the first `count` cells of a vector, or all of them where that does no harm, to the second place; they
+    /// were read at the first place of the source.
+    ///
+    /// # Safety
+    /// There must be room for what is written.
+    unsafe fn put(self, isa: I, cell: K::Cell, places: [usize; 2], count: usize);
 }
 
-impl<A: Accumulator, K: Kind<A, I>, I: Simd<A>> Task<I> for Folding<'_, A, K> {
+/// Cells like those that were read.
+#[derive(Clone, Copy)]
+pub(crate) struct Cells<A> {
+    pub to: *mut A,
+    pub labels: usize,
+}
+
+impl<A: Accumulator, I: Simd<A>, K: Kind<A, I>> Sink<A, I, K> for Cells<A> {
+    #[inline(always)]
+    unsafe fn put(self, isa: I, cell: K::Cell, [_, to]: [usize; 2], _count: usize) {
+        // SAFETY: passed on unchanged.
+        unsafe { K::store(isa, self.to.add(to), self.labels, cell) }
+    }
+}
+
+/// The loop of [`fold`], whoever asserted that its source may be read up to whole vectors and its sink be written.
+pub(crate) struct Folding<'a, A, K, P> {
+    pub fold: &'a Fold<'a, A>,
+    pub cols: usize,
+    pub src: *const A,
+    pub to: P,
+    pub kind: PhantomData<K>,
+}
+
+impl<A: Accumulator, K: Kind<A, I>, I: Simd<A>, P: Sink<A, I, K>> Task<I> for Folding<'_, A, K, P> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
+        let block = 4 * I::LANES;
         for r in 0..self.fold.rows {
             let mut c = 0;
-            while c + 4 * I::LANES <= self.cols {
-                self.columns::<I, 4>(isa, r, c);
-                c += 4 * I::LANES;
-            }
             while c < self.cols {
-                self.columns::<I, 1>(isa, r, c);
-                c += I::LANES;
+                // The last vectors may overlap those before them, but not end beyond the columns.
+                if self.cols >= block {
+                    c = c.min(self.cols - block);
+                    self.columns::<I, 4>(isa, r, c);
+                    c += block;
+                } else {
+                    c = if self.cols < I::LANES { c } else { c.min(self.cols - I::LANES) };
+                    self.columns::<I, 1>(isa, r, c);
+                    c += I::LANES;
+                }
             }
         }
     }
 }
 
-impl<A: Accumulator, K> Folding<'_, A, K> {
+impl<A: Accumulator, K, P> Folding<'_, A, K, P> {
     #[inline(always)]
     fn columns<I: Simd<A>, const N: usize>(&self, isa: I, r: usize, c: usize)
     where
         K: Kind<A, I>,
+        P: Sink<A, I, K>,
     {
         let Fold { taps, from, to, .. } = *self.fold;
-        // SAFETY: `fold` asserted that all rows, rounded up columns and taps are inside both slices.
+        // SAFETY: whoever made this asserted that all rows, rounded up columns and taps are inside the source, and
+        // that what the sink writes is inside the destination.
         unsafe {
             let src = self.src.add(r * from.pitch + c);
             let (first, shift) = taps[0];
@@ -211,7 +279,8 @@ impl<A: Accumulator, K> Folding<'_, A, K> {
                 }
             }
             for n in 0..N {
-                K::store(isa, self.dst.add(r * to.pitch + c + n * I::LANES), to.labels, cells[n]);
+                let c = c + n * I::LANES;
+                self.to.put(isa, cells[n], [r * from.pitch + c, r * to.pitch + c], self.cols - c);
             }
         }
     }
@@ -232,7 +301,7 @@ pub fn join_ahead<A: Accumulator, I: Simd<A>, K: Kind<A, I>>(
     assert!(first.is_none_or(|first| reach <= first.len()));
     let data = data.as_mut_ptr();
     let first = first.map_or(data.cast_const(), <[A]>::as_ptr);
-    isa.run(Joining::<A, K> { len, ahead, labels, first, data, kind: std::marker::PhantomData });
+    isa.run(Joining::<A, K> { len, ahead, labels, first, data, kind: PhantomData });
 }
 
 struct Joining<A, K> {
@@ -241,7 +310,7 @@ struct Joining<A, K> {
     labels: usize,
     first: *const A,
     data: *mut A,
-    kind: std::marker::PhantomData<K>,
+    kind: PhantomData<K>,
 }
 
 impl<A: Accumulator, K: Kind<A, I>, I: Simd<A>> Task<I> for Joining<A, K> {

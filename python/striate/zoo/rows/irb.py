@@ -79,4 +79,16 @@ CONDCONV = family(_row("CondConv-EfficientNet", _B0.format("_cc4"), "1904.04971"
     v("tf_efficientnet_cc_b0_4e", 13_314_116, 0.41, "77.3"),
     v("tf_efficientnet_cc_b0_8e", 24_013_284, 0.42, "78.0", experts=2),
     v("tf_efficientnet_cc_b1_8e", 39_715_968, 0.75, "79.3", experts=2, depth=1.1, size=(240, 240)))
-ROWS = [*V1, *V2, *V3, *MNAS, *SPNAS, *FBNET_C, *FBNET_V3, *EFFICIENT, *CONDCONV]
+
+
+def _aff(expand: int, width: int, *widths: int) -> dict[str, Any]:
+    """Inverted residuals at strides two and four, then one before a block of two, four and three filters at each further stride."""
+    late = (f"ir_r1_k3_s2_e{expand}_c{c} aff_r1_k3_s1_e2_c{c}_n{n}" for c, n in zip(widths, (2, 4, 3), strict=True))
+    return {"blocks": f"ir_r1_k3_s1_e{expand}_c32 ir_r3_k3_s2_e{expand}_c{width} " + " ".join(late), "head": _head(min(4 * widths[-1], 960), "silu")}
+
+
+AFFNET = family(Row("AFFNet", "IRB", {"stem": 16, "act": "silu"}, (256, 256), paper="2307.14008", oracle="count", licence="MIT"),
+    v("affnet_et", 1_436_264, 0.4, "73.0", **_aff(2, 48, 64, 104, 144)),
+    v("affnet_t", 2_654_232, 0.8, "77.0", **_aff(4, 48, 96, 160, 192)),
+    v("affnet", 5_568_696, 1.5, "79.8", **_aff(4, 64, 128, 256, 320)))
+ROWS = [*V1, *V2, *V3, *MNAS, *SPNAS, *FBNET_C, *FBNET_V3, *EFFICIENT, *CONDCONV, *AFFNET]

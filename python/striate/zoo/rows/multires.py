@@ -4,7 +4,7 @@
 from ..registry import Row, family
 from ..registry import variant as v
 
-HRNET = family(Row("HRNet", "MultiRes", {}, paper="1908.07919", oracle="timm:", licence="MIT"),
+ROWS = family(Row("HRNet", "MultiRes", {}, paper="1908.07919", oracle="timm:", licence="MIT"),
     v("hrnet_w18_small", 13_187_464, 1.61, "73.9", width=16, first=(1, 32), modules=(1, 1, 1), depth=2),
     v("hrnet_w18_small_v2", 15_597_464, 2.62, "75.1", width=18, first=(2, 64), modules=(1, 3, 2), depth=2),
     v("hrnet_w18", 21_299_004, 4.32, "76.8", width=18),
@@ -14,4 +14,3 @@ HRNET = family(Row("HRNet", "MultiRes", {}, paper="1908.07919", oracle="timm:", 
     v("hrnet_w44", 67_064_984, 0.0, "", width=44),
     v("hrnet_w48", 77_469_864, 17.34, "79.3", width=48),
     v("hrnet_w64", 128_059_944, 0.0, "", width=64))
-ROWS = [*HRNET]

@@ -2,9 +2,8 @@
 
 ``64, 48 64k5, avg 32`` is a module of three branches: a pointwise layer; a pointwise and a 5x5 layer; a mean and a
 pointwise layer. ``k1x7`` is a rectangle, ``s2`` a stride, ``v`` means unpadded (as strides are unless ``p`` says
-otherwise), ``+`` forks the
-end of a branch. ``max2`` is an unpadded pool of stride two, ``max`` and ``avg`` keep the extents; ``avg`` leaves the
-padding out of its mean and ``avgp`` does not. ``ceil`` rounds a pool's extents up.
+otherwise), ``+`` forks the end of a branch. ``max2`` is an unpadded pool of stride two, ``max`` and ``avg`` keep the
+extents; ``avg`` leaves the padding out of its mean and ``avgp`` does not. ``ceil`` rounds a pool's extents up.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from .. import kit
@@ -50,17 +48,6 @@ class Plan:
     head: Sequence[kit.Spec] = ("pool",)
 
 
-class Concat(nn.Module):
-    """The outputs of all branches, one after the other."""
-
-    def __init__(self, branches: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList(branches)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([branch(x) for branch in self.branches], 1)
-
-
 class Scaled(nn.Module):
     """act(x + scale * project(branches(x))) (Inception-ResNet, arXiv 1602.07261)."""
 
@@ -81,23 +68,22 @@ def _layer(text: str, i: int, eps: float) -> tuple[nn.Module, int]:
     width, k, k2, stride, padded = match.groups()
     kernel = (int(k or 1), int(k2 or k or 1))
     options = {"padding": 0} if padded == "v" or (stride and padded != "p") else {}
-    return kit.cna(i, int(width), kernel, 2 if stride else 1, norm=("bn", {"eps": eps}), **options), int(
-        width
-    )
+    made = kit.cna(i, int(width), kernel, 2 if stride else 1, norm=("bn", {"eps": eps}), **options)
+    return made, int(width)
 
 
 def _branch(text: str, i: int, eps: float) -> tuple[nn.Module, int]:
     layers: list[nn.Module] = []
     for token in text.split():
         forks = [_layer(part, i, eps) for part in token.split("+")]
-        layers.append(forks[0][0] if len(forks) == 1 else Concat([fork for fork, _ in forks]))
+        layers.append(forks[0][0] if len(forks) == 1 else kit.Concat([fork for fork, _ in forks]))
         i = sum(width for _, width in forks)
     return nn.Sequential(*layers), i
 
 
 def _module(text: str, i: int, eps: float) -> tuple[nn.Module, int]:
     made = [_branch(part, i, eps) for part in text.split(",")]
-    return (Concat([m for m, _ in made]), sum(w for _, w in made)) if len(made) > 1 else made[0]
+    return (kit.Concat([m for m, _ in made]), sum(w for _, w in made)) if len(made) > 1 else made[0]
 
 
 def build(plan: Plan) -> Network:

@@ -37,9 +37,8 @@ class DenseNetwork(Network):
 
     def __init__(self, backbone: FeatureNet, neck: nn.Module, head: nn.Module) -> None:
         info = backbone.feature_info
-        super().__init__(
-            nn.Identity(), [nn.Identity()] * len(info), [(f.channels, f.stride) for f in info], head=head
-        )
+        features = [(f.channels, f.stride) for f in info]
+        super().__init__(nn.Identity(), [nn.Identity()] * len(info), features, head=head)
         self.backbone, self.neck = backbone, neck
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -1,6 +1,7 @@
 """IRB: inverted residual blocks decoded from strings such as ``ir_r2_k3_s2_e6_c24_se0.25``.
 
-``ir`` expands, filters depthwise and projects; ``ds`` filters depthwise and projects; ``cn`` is one convolution. r is
+``ir`` expands, filters depthwise and projects; ``ds`` filters depthwise and projects; ``cn`` is one convolution;
+``aff`` is n inverted residuals, each before a filter in the frequency domain, joined with what came in (AFFNet). r is
 the number of repeats (the stride belongs to the first), k the kernel, s the stride, e the expansion, c the channels,
 se the squeeze ratio, d the dilation, cc the number of experts; ``nre`` puts a ReLU for the activation, ``noskip``
 leaves out the identity and ``act`` activates the projection of a ``ds``.
@@ -12,11 +13,17 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 from torch import Tensor, nn
 
+from ... import nn as layers
+from ...nn._parts import SameUpper
 from .. import kit
 from ..network import Network, make_head
+
+# One decoded block: kind, flags, and a number for each letter.
+Block = SimpleNamespace
 
 
 @dataclass(frozen=True)
@@ -65,51 +72,24 @@ class Plan:
         return kit.cna(i, o, kernel, stride, **{"norm": self.norm, "act": self.act, **padding, **options})
 
 
-@dataclass(frozen=True)
-class Block:
-    """One decoded block."""
-
-    kind: str
-    kernel: int
-    stride: int
-    expand: float
-    channels: int
-    squeeze: float
-    experts: int
-    dilation: int
-    flags: frozenset[str]
-
-    @property
-    def skips(self) -> bool:
-        """Whether the string allows an identity path."""
-        return "noskip" not in self.flags
-
-
 def decode(plan: Plan) -> Iterator[Block]:
-    """The blocks of a plan, one by one."""
+    """The blocks of a plan, one by one, by the letters of their strings."""
     for text in plan.blocks.split():
         kind, *options = text.split("_")
-        values = {m[1]: float(m[2]) for m in (re.fullmatch(r"([a-z]+)([\d.]+)", o) for o in options) if m}
-        block = Block(
-            kind,
-            int(values["k"]),
-            int(values["s"]),
-            values.get("e", 1.0),
-            plan.round(values["c"]),
-            values.get("se", 0.0),
-            int(values.get("cc", 0)) * plan.experts,
-            int(values.get("d", 1)),
-            frozenset(o for o in options if o.isalpha()),
-        )
-        for n in range(math.ceil(values["r"] * plan.depth)):
-            yield replace(block, stride=block.stride if n == 0 else 1)
+        letters = (m for m in (re.fullmatch(r"([a-z]+)([\d.]+)", o) for o in options) if m)
+        given = {m[1]: float(m[2]) if "." in m[2] else int(m[2]) for m in letters}
+        block = Block(kind=kind, flags=options, **{"e": 1, "se": 0, "cc": 0, "d": 1, "n": 0, **given})
+        block.c, block.cc = plan.round(block.c), block.cc * plan.experts
+        for _ in range(math.ceil(block.r * plan.depth)):
+            yield block
+            block.s = 1
 
 
 def _squeeze(plan: Plan, block: Block, i: int, mid: int) -> list[nn.Module]:
-    if not block.squeeze:
+    if not block.se:
         return []
     source, rounding = plan.squeeze
-    hidden = block.squeeze * (mid if source == "expanded" else mid / block.expand)
+    hidden = block.se * (mid if source == "expanded" else mid / block.e)
     width = round(hidden) if rounding == "plain" else replace(plan, width=1.0).round(hidden)
     own = "relu" if "nre" in block.flags else plan.act
     return [kit.squeeze_excite(mid, width, plan.squeeze_act or own, plan.gate)]
@@ -118,19 +98,36 @@ def _squeeze(plan: Plan, block: Block, i: int, mid: int) -> list[nn.Module]:
 def make_block(plan: Plan, block: Block, i: int) -> nn.Module:
     """The layers of one block that reads ``i`` channels."""
     act = "relu" if "nre" in block.flags else plan.act
-    k, s, o = block.kernel, block.stride, block.channels
+    k, s, o = block.k, block.s, block.c
     if block.kind == "cn":
         return plan.cna(i, o, k, s, act=act)
-    mid = replace(plan, width=1.0).round(i * block.expand) if block.kind == "ir" else i
-    if block.experts:
+    mid = replace(plan, width=1.0).round(i * block.e) if block.kind == "ir" else i
+    if block.kind == "aff":
+        return adaptive(plan, block, i)
+    if block.cc:
         return Conditional(plan, block, i, mid)
     layers = [plan.cna(i, mid, act=act)] if block.kind == "ir" else []
     layers += [
-        plan.cna(mid, mid, k, s, groups="depthwise", act=act, dilation=block.dilation),
+        plan.cna(mid, mid, k, s, groups="depthwise", act=act, dilation=block.d),
         *_squeeze(plan, block, i, mid),
     ]
     layers += [plan.cna(mid, o, act=act if "act" in block.flags else "none")]
-    return (kit.Residual if s == 1 and i == o and block.skips else nn.Sequential)(*layers)
+    return (kit.Residual if s == 1 and i == o and ("noskip" not in block.flags) else nn.Sequential)(*layers)
+
+
+def adaptive(plan: Plan, block: Block, c: int) -> nn.Module:
+    """Inverted residuals and filters that the spectrum makes for itself (AFFNet, arXiv 2307.14008)."""
+
+    def norm() -> nn.Module:
+        return kit.norm(("gn1", {"eps": 1e-5}), c)
+
+    inner = Block(**{**vars(block), "kind": "ir"})
+    parts = [
+        kit.Residual(norm(), make_block(plan, inner, c), norm(), layers.AdaptiveFrequencyFilter2d(c))
+        for _ in range(block.n)
+    ]
+    wide = nn.Sequential(*parts, norm(), plan.cna(c, c, act="none"))
+    return nn.Sequential(kit.Concat([nn.Identity(), wide]), plan.cna(2 * c, c))
 
 
 class Conditional(nn.Module):
@@ -138,26 +135,21 @@ class Conditional(nn.Module):
 
     def __init__(self, plan: Plan, block: Block, i: int, mid: int) -> None:
         super().__init__()
-        from ...nn.dynamic import CondConv2d
 
         def expert(a: int, b: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Module:
             late = plan.padding == "same_upper" and stride > 1
-            options = {
-                "stride": stride,
-                "groups": groups,
-                "padding": 0 if late else kernel // 2,
-                "bias": False,
-            }
-            made = CondConv2d(a, b, kernel, num_experts=block.experts, function=kit.function(), **options)
-            pad = kit.SameUpper((kernel,) * 2, (stride,) * 2, (1, 1)) if late else nn.Identity()
+            options = {"stride": stride, "groups": groups, "padding": 0 if late else kernel // 2}
+            more = {"num_experts": block.cc, "function": kit.function(), "bias": False}
+            made = layers.CondConv2d(a, b, kernel, **options, **more)
+            pad = SameUpper((kernel,) * 2, (stride,) * 2, (1, 1)) if late else nn.Identity()
             return nn.ModuleList([pad, made, kit.norm(plan.norm, b)])
 
-        self.routing = nn.Sequential(kit.Mean(), nn.Linear(i, block.experts), nn.Sigmoid())
-        self.expand, self.project = expert(i, mid), expert(mid, block.channels)
-        self.filter = expert(mid, mid, block.kernel, block.stride, mid)
+        self.routing = nn.Sequential(kit.Mean(), nn.Linear(i, block.cc), nn.Sigmoid())
+        self.expand, self.project = expert(i, mid), expert(mid, block.c)
+        self.filter = expert(mid, mid, block.k, block.s, mid)
         self.squeeze = nn.Sequential(*_squeeze(plan, block, i, mid))
         self.act = kit.act(plan.act)
-        self.skips = block.skips and block.stride == 1 and i == block.channels
+        self.skips = ("noskip" not in block.flags) and block.s == 1 and i == block.c
 
     def forward(self, x: Tensor) -> Tensor:
         routing = self.routing(x)
@@ -178,9 +170,9 @@ def build(plan: Plan) -> Network:
     groups: dict[int, list[nn.Module]] = {2: [plan.cna(plan.channels, i, 3, 2)]}
     widths = {2: i}
     for block in decode(plan):
-        stride *= block.stride
+        stride *= block.s
         groups.setdefault(stride, []).append(make_block(plan, block, i))
-        i = widths[stride] = block.channels
+        i = widths[stride] = block.c
     stem = nn.Sequential(*groups.pop(2))
     stages = [nn.Sequential(*group) for group in groups.values()]
     features = [(widths[s], s) for s in groups]

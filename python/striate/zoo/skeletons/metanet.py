@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from ...nn._parts import DropPath
 from .. import kit
-from ..mixers import MIXERS, MLPS
+from ..mixers import MIXERS, MLPS, rep
 from ..network import Network, make_head
 
 
@@ -20,15 +22,15 @@ class Plan:
     Attributes:
         depths, dims: blocks and channels of each stage.
         mixer, mlp: token mixer and channel mixer by name.
-        block: "one" residual around both or "two" residuals.
+        block: "one" residual around both, "two" residuals, or "late": one around the channel mixer alone.
         norm: norm inside the blocks.
         post: norms stand after the mixers instead of before them.
         layer_scale: initial value of the learned factor of each branch, None for none.
         residual_scale: the same for the identity path.
-        stem, down: ``conv_norm``, ``norm_conv`` or ``double`` with their arguments.
+        stem, down: names of ``_DOWNS`` with their arguments; ``stride`` is the stem's.
         head: steps of the head.
         shared: a parameter that all blocks of a stage share, by name.
-        drop_path: rate of stochastic depth in the last block; earlier ones get linearly less.
+        drop_path: rate of stochastic depth in the last branch; earlier ones get linearly less.
     """
 
     classes: int
@@ -46,12 +48,13 @@ class Plan:
     down: kit.Spec = ("norm_conv", {"kernel": 2, "stride": 2, "norm": "ln"})
     head: Sequence[kit.Spec] = ("pool", "layer_norm")
     shared: str = ""
+    stride: int = 4
     drop_path: float = 0.0
 
 
 def conv_norm(i: int, o: int, kernel: int, stride: int, norm: kit.Spec = "none", **options: Any) -> nn.Module:
     """Convolution, then norm."""
-    return kit.cna(i, o, kernel, stride, norm=norm, act="none", **{"bias": True, **options})
+    return kit.cna(i, o, kernel, stride, norm=norm, **{"act": "none", "bias": True, **options})
 
 
 def norm_conv(i: int, o: int, kernel: int, stride: int, norm: kit.Spec = "none", **options: Any) -> nn.Module:
@@ -59,79 +62,86 @@ def norm_conv(i: int, o: int, kernel: int, stride: int, norm: kit.Spec = "none",
     return nn.Sequential(kit.norm(norm, i), kit.conv(i, o, kernel, stride, **options))
 
 
-def double(i: int, o: int, norm: kit.Spec = "ln", act: kit.Spec = "gelu") -> nn.Module:
-    """Two 3x3 convolutions of stride two with half the channels between them."""
-    first = kit.cna(i, o // 2, 3, 2, norm=norm, act=act, bias=True)
-    return nn.Sequential(*first, *conv_norm(o // 2, o, 3, 2, norm).children())
+def halving(i: int, o: int, between: Sequence[int] = (), last: kit.Spec = "none", **style: Any) -> nn.Module:
+    """3x3 convolutions of stride two, with half the channels of the last or ``between`` before it."""
+    style = {"norm": "ln", "act": "gelu", "bias": True, **style}
+    widths = [i, *(between or [o // 2]), o]
+    parts = [
+        kit.cna(a, b, 3, 2, **{**style, **({"act": last} if b is o else {})}) for a, b in pairwise(widths)
+    ]
+    return nn.Sequential(*parts)
+
+
+def separable(i: int, o: int) -> nn.Module:
+    """A depthwise 3x3 layer of stride two, then a pointwise one."""
+    return nn.Sequential(kit.cna(i, i, 3, 2, groups=i, act="none"), kit.cna(i, o, act="none"))
+
+
+def rep_down(i: int, o: int) -> nn.Module:
+    """A 7x7 and a 3x3 filter of stride two, summed, then a pointwise layer under a residual."""
+    return nn.Sequential(rep(i, o, stride=2), kit.Residual(kit.norm("bn", o), kit.conv(o, o, 1, bias=False)))
 
 
 _DOWNS: dict[str, Callable[..., nn.Module]] = {
     "conv_norm": conv_norm,
     "norm_conv": norm_conv,
-    "double": double,
+    "halving": halving,
+    "separable": separable,
+    "rep": rep_down,
 }
 
 
-def one(plan: Plan, at: tuple[int, int], drop: float) -> nn.Module:
+def one(plan: Plan, stage: int, mixer: nn.Module) -> nn.Module:
     """x + mlp(norm(mixer(x)))."""
-    stage, c = at[0], plan.dims[at[0]]
-    norm, mlp = kit.norm(kit.at(plan.norm, stage), c), kit.build(MLPS, kit.at(plan.mlp, stage), c)
-    return kit.Residual(_mixer(plan, at), norm, mlp, *_scaled(plan, stage, drop))
+    return kit.Residual(mixer, kit.norm(kit.at(plan.norm, stage), plan.dims[stage]), *_mlp(plan, stage))
 
 
-class Two(nn.Module):
+def two(plan: Plan, stage: int, mixer: nn.Module) -> nn.Module:
     """x + mixer(norm(x)), then x + mlp(norm(x)); with ``post`` the norms come last."""
+    c, keep = plan.dims[stage], kit.at(plan.residual_scale, stage)
 
-    def __init__(self, plan: Plan, at: tuple[int, int], drop: float) -> None:
-        super().__init__()
-        stage, c = at[0], plan.dims[at[0]]
+    def around(part: nn.Module, *scale: nn.Module) -> nn.Module:
+        norm = kit.norm(kit.at(plan.norm, stage), c)
+        identity = nn.Identity() if keep is None else kit.Scale(c, keep)
+        return kit.Sum([identity, nn.Sequential(*((part, norm) if plan.post else (norm, part)), *scale)])
 
-        def branch(part: nn.Module) -> nn.Module:
-            norm = kit.norm(kit.at(plan.norm, stage), c)
-            return nn.Sequential(*((part, norm) if plan.post else (norm, part)), *_scaled(plan, stage, drop))
-
-        def identity() -> nn.Module:
-            scale = kit.at(plan.residual_scale, stage)
-            return nn.Identity() if scale is None else kit.Scale(c, scale)
-
-        self.keep1, self.mix = identity(), branch(_mixer(plan, at))
-        self.keep2, self.mlp = identity(), branch(kit.build(MLPS, kit.at(plan.mlp, stage), c))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.keep1(x) + self.mix(x)
-        return self.keep2(x) + self.mlp(x)
+    mlp, *scale = _mlp(plan, stage)
+    return nn.Sequential(around(mixer, *_scaled(plan, stage)), around(mlp, *scale))
 
 
-_BLOCKS: dict[str, Callable[[Plan, tuple[int, int], float], nn.Module]] = {"one": one, "two": Two}
+def late(plan: Plan, stage: int, mixer: nn.Module) -> nn.Module:
+    """y + mlp(y) of y = mixer(x)."""
+    return nn.Sequential(mixer, kit.Residual(*_mlp(plan, stage)))
 
 
-def _mixer(plan: Plan, at: tuple[int, int]) -> nn.Module:
-    stage, block = at
-    spec = kit.at(plan.mixer, stage)
-    return kit.build(MIXERS, spec[block % len(spec)] if isinstance(spec, list) else spec, plan.dims[stage])
+_BLOCKS: dict[str, Callable[[Plan, int, nn.Module], nn.Module]] = {"one": one, "two": two, "late": late}
 
 
-def _scaled(plan: Plan, stage: int, drop: float) -> list[nn.Module]:
+def _mlp(plan: Plan, stage: int) -> list[nn.Module]:
+    return [kit.build(MLPS, kit.at(plan.mlp, stage), plan.dims[stage]), *_scaled(plan, stage)]
+
+
+def _scaled(plan: Plan, stage: int) -> list[nn.Module]:
     value = kit.at(plan.layer_scale, stage)
     scale = [] if value is None else [kit.Scale(plan.dims[stage], value)]
-    return [*scale, *([kit.DropPath(drop)] if drop else [])]
+    return [*scale, *([DropPath()] if plan.drop_path else [])]
 
 
 def build(plan: Plan) -> Network:
     """Build the network of a plan."""
-    stem = kit.build(_DOWNS, plan.stem, plan.channels, plan.dims[0])
-    total, done, stages = sum(plan.depths), 0, []
-    for i, depth in enumerate(plan.depths):
-        down = [kit.build(_DOWNS, plan.down, plan.dims[i - 1], plan.dims[i])] if i else []
-        drops = [plan.drop_path * (done + n) / max(total - 1, 1) for n in range(depth)]
-        stages.append(
-            nn.Sequential(*down, *(_BLOCKS[plan.block](plan, (i, n), drop) for n, drop in enumerate(drops)))
-        )
-        done += depth
-        if plan.shared:
-            owners = [m for m in stages[-1].modules() if plan.shared in m._parameters]
-            for owner in owners[1:]:
-                setattr(owner, plan.shared, getattr(owners[0], plan.shared))
-    first = plan.stem[1].get("stride", 4) if isinstance(plan.stem, tuple) else 4
-    features = [(c, first << i) for i, c in enumerate(plan.dims)]
+    stem, stages = kit.build(_DOWNS, plan.stem, plan.channels, plan.dims[0]), []
+    for i, (depth, c) in enumerate(zip(plan.depths, plan.dims, strict=True)):
+        parts = [kit.build(_DOWNS, plan.down, plan.dims[i - 1], c)] if i else []
+        for n in range(depth):
+            spec = kit.at(plan.mixer, i)
+            mixer = kit.build(MIXERS, spec[n % len(spec)] if isinstance(spec, list) else spec, c)
+            parts.append(_BLOCKS[plan.block](plan, i, mixer))
+        stages.append(nn.Sequential(*parts))
+        owners = [m for m in stages[-1].modules() if plan.shared in m._parameters]
+        for owner in owners[1:]:
+            setattr(owner, plan.shared, getattr(owners[0], plan.shared))
+    drops = [m for stage in stages for m in stage.modules() if isinstance(m, DropPath)]
+    for n, drop in enumerate(drops):
+        drop.rate = plan.drop_path * n / max(len(drops) - 1, 1)
+    features = [(c, plan.stride << i) for i, c in enumerate(plan.dims)]
     return Network(stem, stages, features, head=make_head(plan.dims[-1], plan.classes, plan.head))

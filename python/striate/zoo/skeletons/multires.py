@@ -64,16 +64,10 @@ def _resample(widths: Sequence[int], source: int, target: int) -> nn.Module:
         return nn.Identity()
     a, b = widths[source], widths[target]
     if source > target:
-        return nn.Sequential(
-            *cna(a, b, act="none"), nn.Upsample(scale_factor=2.0 ** (source - target), mode="nearest")
-        )
-    steps = target - source
-    return nn.Sequential(
-        *(
-            cna(a, b if n == steps - 1 else a, 3, 2, act="none" if n == steps - 1 else "relu")
-            for n in range(steps)
-        )
-    )
+        enlarge = nn.Upsample(scale_factor=2.0 ** (source - target), mode="nearest")
+        return nn.Sequential(*cna(a, b, act="none"), enlarge)
+    before = [cna(a, a, 3, 2) for _ in range(target - source - 1)]
+    return nn.Sequential(*before, cna(a, b, 3, 2, act="none"))
 
 
 class MultiResNet(Network):
@@ -87,12 +81,8 @@ class MultiResNet(Network):
         stem = nn.Sequential(cna(plan.channels, 64, 3, 2), cna(64, 64, 3, 2), *blocks)
         widths = [plan.width << n for n in range(len(plan.modules) + 1)]
         features = [(w, 4 << n) for n, w in enumerate(widths)]
-        super().__init__(
-            stem,
-            [nn.Identity()] * len(widths),
-            features,
-            head=make_head(plan.features, plan.classes, ("pool",)),
-        )
+        head = make_head(plan.features, plan.classes, ("pool",))
+        super().__init__(stem, [nn.Identity()] * len(widths), features, head=head)
         enter: list[Any] = [nn.ModuleList([cna(i, widths[0], 3), cna(i, widths[1], 3, 2)])]
         enter += [nn.ModuleList([cna(widths[n - 1], widths[n], 3, 2)]) for n in range(2, len(widths))]
         self.enter = nn.ModuleList(enter)
@@ -107,9 +97,8 @@ class MultiResNet(Network):
         for enter, exchange in zip(self.enter, self.exchanges, strict=True):
             new = [layer(maps[-1]) for layer in enter.children()]
             maps = new if len(maps) == 1 else [*maps, *new]
-            maps = (
-                checkpoint(exchange, maps, use_reentrant=False) if self.grad_checkpointing else exchange(maps)
-            )
+            again = self.grad_checkpointing
+            maps = checkpoint(exchange, maps, use_reentrant=False) if again else exchange(maps)
         return maps
 
     def forward_features(self, x: Tensor) -> Tensor:

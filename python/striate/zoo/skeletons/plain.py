@@ -1,7 +1,7 @@
 """Plain: a flat list of layers in any rank, with an optional global residual around it.
 
 Layers are written as text: ``c64k3s2p1d1g1`` is a convolution with norm and activation, ``c64k3!`` one without;
-``m3s2p1`` and ``a3s2p1`` are max and average pools; ``|`` ends a stage.
+``m3s2p1`` and ``a3s2p1`` are max and average pools, whose extents ``!`` rounds up; ``|`` ends a stage.
 Anything that text cannot say is a part of ``LAYERS`` with its arguments.
 """
 
@@ -28,7 +28,7 @@ class Plan:
         norm, act: what follows each convolution; ``first_norm`` replaces the norm of the first one.
         bias: whether convolutions that are followed by a norm have a bias.
         head: steps of the head, or "conv" for a pointwise classifier that is averaged over space, or "none".
-        tail: "none", or "subtract" for a network that predicts what to take away from its input.
+        tail: "none", or "add" or "subtract" for a network that predicts what its input lacks or has too much.
         upscale: factor of a final pixel shuffle.
     """
 
@@ -44,11 +44,13 @@ class Plan:
     upscale: int = 1
 
 
-class Subtracted(Network):
-    """x - body(x)."""
+class Around(Network):
+    """x + sign * body(x)."""
+
+    sign = 1
 
     def forward(self, x: Tensor) -> Tensor:
-        return x - super().forward(x)
+        return x + self.sign * super().forward(x)
 
 
 _TOKEN = re.compile(r"(c|m|a)(\d+)((?:[kspdg]\d+)*)(!?)")
@@ -63,7 +65,8 @@ def _parse(plan: Plan, token: str, i: int, first: bool) -> tuple[nn.Module, int,
     n, given = int(size), {key: int(value) for key, value in re.findall(r"([kspdg])(\d+)", rest)}
     if kind != "c":
         pool = "MaxPool" if kind == "m" else "AvgPool"
-        return kit.layer(pool, n, given.get("s", 1), given.get("p", 0)), i, given.get("s", 1)
+        shape = n, given.get("s", 1), given.get("p", 0)
+        return kit.layer(pool, *shape, ceil_mode=bool(bare)), i, shape[1]
     names = {"p": "padding", "d": "dilation", "g": "groups"}
     options: dict[str, Any] = {names[key]: value for key, value in given.items() if key in names}
     norm = plan.first_norm if first and plan.first_norm is not None else plan.norm
@@ -91,9 +94,11 @@ def build(plan: Plan) -> Network:
             i = getattr(made, "out_channels", i)
         stages[-1].append(made)
     features.append((i, stride))
-    kind = Subtracted if plan.tail == "subtract" else Network
-    blocks = [nn.Sequential(*stage) for stage in stages]
-    return kind(nn.Identity(), blocks, features, head=_head(plan, i))
+    kind = Network if plan.tail == "none" else Around
+    made = kind(nn.Identity(), [nn.Sequential(*stage) for stage in stages], features, head=_head(plan, i))
+    if isinstance(made, Around):
+        made.sign = {"add": 1, "subtract": -1}[plan.tail]
+    return made
 
 
 def _head(plan: Plan, channels: int) -> nn.Module:

@@ -30,47 +30,30 @@ class Plan:
     channels: int
     depths: Sequence[int]
     stage: str = "bottleneck"
-    stem: kit.Spec = "conv_pool"
+    stem: kit.Spec = "chain"
     final: str = "none"
     head: Sequence[kit.Spec] = ("pool",)
     options: dict[str, Any] = field(default_factory=dict)
 
 
-Made = tuple[nn.Module, int, int | tuple[int, ...]]
+Stride = int | tuple[int, ...]
+Made = tuple[nn.Module, int, Stride]
 
 
-def conv_pool(i: int, width: int = 64, pool: str = "max") -> Made:
-    """7x7 of stride two, then a pool of stride two unless ``pool`` is "none"."""
-    layers = [cna(i, width, 7, 2), *([nn.MaxPool2d(3, 2, 1)] if pool == "max" else [])]
-    return nn.Sequential(*layers), width, 4 if pool == "max" else 2
-
-
-def deep(i: int, width: int = 64, pool: str = "max") -> Made:
-    """Three 3x3 layers (ResNet-D), then a pool or, in ResNet-RS, a strided convolution."""
-    half = width // 2
-    down = nn.MaxPool2d(3, 2, 1) if pool == "max" else cna(width, width, 3, 2)
-    return nn.Sequential(cna(i, half, 3, 2), cna(half, half, 3), cna(half, width, 3), down), width, 4
-
-
-def chain(i: int, layers: Sequence[tuple[int, int, int]], padding: int | None = None) -> Made:
-    """Convolutions of (width, kernel, stride)."""
-    parts, total = [], 1
-    options = {} if padding is None else {"padding": padding}
+def chain(
+    i: int, layers: Sequence[tuple[Any, ...]] = ((64, 7, 2),), pool: int | tuple[int, ...] = 3, **options: Any
+) -> Made:
+    """Convolutions of (width, kernel, stride), then a pool of stride two unless its size is 0."""
+    parts: list[nn.Module] = []
+    total: Stride = 1
     for width, kernel, stride in layers:
         parts.append(cna(i, width, kernel, stride, **options))
-        i, total = width, total * stride
+        i, total = width, _times(total, stride)
+    if pool:
+        sizes = kit.sizes(pool)
+        parts.append(kit.layer("MaxPool", sizes, 2, tuple((k - 1) // 2 for k in sizes)))
+        total = _times(total, 2)
     return nn.Sequential(*parts), i, total
-
-
-def video(i: int, width: int = 64, middle: int = 0) -> Made:
-    """3x7x7 over space and time, or 1x7x7 to ``middle`` channels and then 3x1x1."""
-    if not middle:
-        return cna(i, width, (3, 7, 7), (1, 2, 2)), width, (1, 2, 2)
-    return (
-        nn.Sequential(*cna(i, middle, (1, 7, 7), (1, 2, 2)), *cna(middle, width, (3, 1, 1))),
-        width,
-        (1, 2, 2),
-    )
 
 
 def involuted(i: int) -> Made:
@@ -79,23 +62,7 @@ def involuted(i: int) -> Made:
     return nn.Sequential(cna(i, 32, 3, 2), *middle, cna(32, 64, 3), nn.MaxPool2d(3, 2, 1)), 64, 4
 
 
-def clip(i: int) -> Made:
-    """P3D's stem: 1x7x7 with a stride in space, then a pool of stride two everywhere."""
-    return (
-        nn.Sequential(cna(i, 64, (1, 7, 7), (1, 2, 2)), nn.MaxPool3d((2, 3, 3), 2, (0, 1, 1))),
-        64,
-        (2, 4, 4),
-    )
-
-
-STEMS: dict[str, Callable[..., Made]] = {
-    "conv_pool": conv_pool,
-    "deep": deep,
-    "chain": chain,
-    "video": video,
-    "involuted": involuted,
-    "clip": clip,
-}
+STEMS: dict[str, Callable[..., Made]] = {"chain": chain, "involuted": involuted}
 
 
 def _blocks(make: Callable[..., tuple[nn.Module, int]]) -> Callable[..., Made]:
@@ -122,7 +89,7 @@ def dense(i: int, index: int, depth: int, *, growth: int) -> Made:
         layers += [kit.norm("bn", i), kit.act("relu"), conv(i, i // 2, 1, bias=False), nn.AvgPool2d(2, 2)]
         i //= 2
     for _ in range(depth):
-        layers.append(blocks.DenseLayer(i, growth))
+        layers.append(blocks.dense(i, growth))
         i += growth
     return nn.Sequential(*layers), i, 2 if index else 1
 
@@ -131,7 +98,7 @@ def one_shot(i: int, index: int, depth: int, *, mids: Sequence[int], widths: Seq
     """A pool, except at first, then one-shot aggregation blocks."""
     layers: list[nn.Module] = [nn.MaxPool2d(3, 2, ceil_mode=True)] if index else []
     for _ in range(depth):
-        layers.append(blocks.OneShot(i, mids[index], widths[index]))
+        layers.append(blocks.one_shot(i, mids[index], widths[index]))
         i = widths[index]
     return nn.Sequential(*layers), i, 2 if index else 1
 
@@ -143,7 +110,7 @@ def separable(
     entries, total, layers = list(table[index]), 1, []
     for widths, stride, *flags in [*entries, *entries[-1:] * (depth - len(entries))]:
         options = {"lead": "nolead" not in flags, "skip": "noskip" not in flags}
-        layers.append(blocks.Separables(i, widths, stride, aligned=aligned, **options))
+        layers.append(blocks.separables(i, widths, stride, aligned=aligned, **options))
         i, total = widths[-1], total * stride
     return nn.Sequential(*layers), i, total
 
@@ -168,7 +135,7 @@ STAGES: dict[str, Callable[..., Made]] = {
 }
 
 
-def _times(a: int | tuple[int, ...], b: int | tuple[int, ...]) -> int | tuple[int, ...]:
+def _times(a: Stride, b: Stride) -> Stride:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
     return tuple(x * y for x, y in zip(kit.sizes(a), kit.sizes(b), strict=True))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ... import nn as layers
 from .. import kit
+from ..mixers import MLPS
 from ..network import Network, make_head
 
 
@@ -20,11 +19,13 @@ class Plan:
     """Arguments of a sequence network.
 
     Attributes:
+        channels: of the input; 0 where it is tokens, ``classes`` different ones, and each is to tell the next.
         width, depth: channels and layers.
         length: the length for which mixers choose their reach.
         mixer: what relates the time steps.
-        norm: norm after each residual, or before each mixer if ``pre``.
-        drop_path: rate of stochastic depth in the last layer.
+        block: "gated" or "two", see :class:`Gated` and :func:`two`.
+        ratio: of the hidden layer in "two".
+        norm: norm of the blocks.
     """
 
     classes: int
@@ -33,73 +34,86 @@ class Plan:
     depth: int
     length: int
     mixer: kit.Spec = "multires"
+    block: str = "gated"
+    ratio: float = 4
     norm: kit.Spec = "bn"
-    pre: bool = False
-    drop_path: float = 0.0
 
 
-class Multires(nn.Module):
-    """A causal tree of dilated depthwise filters: two filters shared by all levels (arXiv 2305.01638, Alg. 1).
-
-    On each level one filter splits off the details and the other goes on; all details, the last level and the input
-    are weighted and summed.
-    """
-
-    def __init__(self, channels: int, length: int, kernel: int = 2) -> None:
-        super().__init__()
-        self.levels = math.ceil(math.log2((length - 1) / (kernel - 1) + 1))
-        shape, bound = (channels, 1, kernel), math.sqrt(2 / (2 * kernel))
-        self.low = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.high = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        bound = math.sqrt(2 / (2 * self.levels + 4))
-        self.weight = nn.Parameter(torch.empty(channels, self.levels + 2).uniform_(-bound, bound))
-        self.function = kit.function()
-
-    def forward(self, x: Tensor) -> Tensor:
-        weights = self.weight.unsqueeze(-1).unbind(1)
-        y, low = weights[-1] * x, x
-        for level in range(self.levels):
-            dilation = 1 << level
-            padded = F.pad(low, (dilation * (self.low.shape[-1] - 1), 0))
-            where = (None, 1, 0, dilation, x.shape[1])
-            y = y + weights[self.levels - level] * self.function(padded, self.high, *where)
-            low = self.function(padded, self.low, *where)
-        return y + weights[0] * low
+def multires(channels: int, length: int, kernel: int = 2) -> nn.Module:
+    """A causal tree of dilated depthwise filters (MultiresNet, arXiv 2305.01638)."""
+    made = layers.MultiresConv1d(channels, kernel, length, activation=None)
+    made.function = kit.function()
+    return made
 
 
 def structured(channels: int, length: int, kernel: int = 64, bidirectional: bool = True) -> nn.Module:
     """A global kernel of sub-kernels that double in length and decay (SGConv, arXiv 2210.09298)."""
-    from ... import nn as layers
-
-    return layers.SGConv1d(
-        channels, length, kernel, bidirectional=bidirectional, activation=None, pointwise=False
-    )
+    options = {"bidirectional": bidirectional, "activation": None, "pointwise": False}
+    return layers.SGConv1d(channels, length, kernel, **options)  # type: ignore[arg-type]
 
 
-_MIXERS: dict[str, Callable[..., nn.Module]] = {"multires": Multires, "structured": structured}
+class Hyena(layers.HyenaOperator):
+    """The operator on [N, channels, length], with implicit filters or with sums of ``modes`` oscillations."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.transpose(1, 2)).transpose(1, 2)
 
 
-class Layer(nn.Module):
-    """x + GLU(pointwise(GELU(mix(x)))), normed before or after."""
+_MIXERS: dict[str, Callable[..., nn.Module]] = {
+    "multires": multires,
+    "structured": structured,
+    "hyena": Hyena,
+}
 
-    def __init__(self, plan: Plan, drop: float) -> None:
+
+class Gated(nn.Module):
+    """norm(x + GLU(pointwise(GELU(mix(x)))))."""
+
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
         c = plan.width
         self.mix = kit.build(_MIXERS, plan.mixer, c, plan.length)
-        self.widen = kit.conv(c, 2 * c, 1)
-        self.norm, self.pre, self.drop = kit.norm(plan.norm, c), plan.pre, kit.DropPath(drop)
+        self.widen, self.norm = kit.conv(c, 2 * c, 1), kit.norm(plan.norm, c)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.glu(self.widen(F.gelu(self.mix(self.norm(x) if self.pre else x))), 1)
-        y = x + self.drop(y)
-        return y if self.pre else self.norm(y)
+        return self.norm(x + F.glu(self.widen(F.gelu(self.mix(x))), 1))
+
+
+def two(plan: Plan) -> nn.Module:
+    """x + mix(norm(x)), then x + mlp(norm(x))."""
+    c = plan.width
+    mix, mlp = kit.build(_MIXERS, plan.mixer, c, plan.length), MLPS["mlp"](c, plan.ratio, "gelu_tanh")
+    return nn.Sequential(*(kit.Residual(kit.norm(plan.norm, c), part) for part in (mix, mlp)))
+
+
+_BLOCKS: dict[str, Callable[[Plan], nn.Module]] = {"gated": Gated, "two": two}
+
+
+class Tokens(nn.Embedding):
+    """Tokens [N, length] to [N, channels, length]."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input).transpose(1, 2)
+
+
+class Tied(nn.Module):
+    """Logits [N, length, tokens] by the embedding of the tokens."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.transpose(1, 2), self.tokens.weight)
 
 
 def build(plan: Plan) -> Network:
     """Build the network of a plan; the features are those of every layer."""
-    drops = [plan.drop_path * n / max(plan.depth - 1, 1) for n in range(plan.depth)]
-    layers: list[Any] = [Layer(plan, drop) for drop in drops]
-    stem = kit.conv(plan.channels, plan.width, 1)
-    return Network(
-        stem, layers, [(plan.width, 1)] * plan.depth, head=make_head(plan.width, plan.classes, ("pool",))
-    )
+    c = plan.width
+    stack, features = [_BLOCKS[plan.block](plan) for _ in range(plan.depth)], [(c, 1)] * plan.depth
+    if plan.channels:
+        head = make_head(c, plan.classes, ("pool",))
+        return Network(kit.conv(plan.channels, c, 1), stack, features, head=head)
+    tokens = Tokens(plan.classes, c)
+    nn.init.normal_(tokens.weight, std=0.02)
+    return Network(tokens, stack, features, final=kit.norm(plan.norm, c), head=Tied(tokens))

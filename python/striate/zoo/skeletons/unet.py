@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ... import nn as layers
 from .. import kit
 from ..levels import DOWNS, LEVELS, UPS, merge
 from ..network import Network
@@ -65,14 +66,13 @@ class UNet(Network):
             down = [DOWNS[plan.down](i, w)] if n and not strides else []
             enter = w if down and plan.down.startswith("conv") else i
             options = {"stride": 2} if n and strides else {}
-            stages.append(
-                nn.Sequential(*down, kit.build(LEVELS, kit.at(plan.encoder, n), enter, w, **options))
-            )
+            level = kit.build(LEVELS, kit.at(plan.encoder, n), enter, w, **options)
+            stages.append(nn.Sequential(*down, level))
             i = w
         first = plan.stem[0][1].get("stride", 1) if plan.stem and isinstance(plan.stem[0], tuple) else 1
         super().__init__(stem, stages, [(w, first << n) for n, w in enumerate(plan.widths)])
         self.up, self.decode = nn.ModuleList(), nn.ModuleList()
-        ups, outs = plan.ups or plan.widths, [(plan.widths[-1])]
+        ups, outs = plan.ups or plan.widths, [plan.widths[-1]]
         for n in range(last - 1, -1, -1):
             skip, o = plan.widths[n], ups[n]
             self.up.append(UPS[plan.up](i, skip))
@@ -84,10 +84,7 @@ class UNet(Network):
             outs.append(o)
         kernel, classes, bias = plan.out[0], plan.out[1] or plan.classes, plan.out[2]
         self.merge, self.tail, self.deep, self.classes = plan.merge, plan.tail, plan.deep, classes
-        if plan.deep == "none":
-            outs = outs[-1:]
-        elif plan.deep == "decoder":
-            outs = outs[1:]
+        outs = outs[{"none": -1, "decoder": 1}.get(plan.deep, 0) :]
         self.out = nn.ModuleList(kit.conv(w, classes, kernel, bias=bias) for w in outs)
         self.fuse = kit.conv(classes * len(outs), classes, 1) if plan.deep == "fused" else None
 
@@ -139,11 +136,8 @@ class Video(Network):
 
     def __init__(self, plan: Plan) -> None:
         first, second = UNet(plan, 12), UNet(plan, 12)
-        super().__init__(
-            nn.Identity(),
-            [nn.Identity()] * len(plan.widths),
-            [(f.channels, f.stride) for f in first.feature_info],
-        )
+        features = [(f.channels, f.stride) for f in first.feature_info]
+        super().__init__(nn.Identity(), [nn.Identity()] * len(features), features)
         self.first, self.second = first, second
 
     def forward_intermediates(self, x: Tensor) -> list[Tensor]:
@@ -167,16 +161,12 @@ class PartialLevel(nn.Module):
     """A partial convolution, norm and activation; the mask goes along (arXiv 1804.07723)."""
 
     def __init__(
-        self, i: int, o: int, kernel: int, *, stride: int = 1, act: str = "relu", last: bool = False
+        self, i: int, o: int, kernel: int, *, stride: int = 1, act: kit.Spec = "relu", last: bool = False
     ) -> None:
         super().__init__()
-        from ...nn.dynamic import PartialConv2d
-
-        self.conv = PartialConv2d(i, o, kernel, stride, kernel // 2, bias=last)
+        self.conv = layers.PartialConv2d(i, o, kernel, stride, kernel // 2, bias=last)
         normed = not last and kernel != 7  # neither the first nor the last layer has a norm
-        self.after = nn.Sequential(
-            kit.norm("bn" if normed else "none", o), nn.Identity() if last else kit.act(act)
-        )
+        self.after = nn.Sequential(kit.norm("bn" if normed else "none", o), kit.act("none" if last else act))
 
     def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         y, mask = self.conv(*state)
@@ -194,7 +184,11 @@ class Partial(Network):
         super().__init__(nn.Identity(), stages, [(w, 2 << n) for n, w in enumerate(widths)])
         decode = []
         for below, skip in zip(widths[::-1], [*widths[-2::-1], image], strict=True):
-            decode.append(PartialLevel(below + skip, skip, 3, act=("leaky_relu"), last=skip == image))
+            decode.append(
+                PartialLevel(
+                    below + skip, skip, 3, act=("leaky_relu", {"negative_slope": 0.2}), last=skip == image
+                )
+            )
         self.decode = nn.ModuleList(decode)
 
     def _encode(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:

@@ -4,92 +4,36 @@
 //! the axis of a parameter replaced by its derivative, the gradients are A / Z for the weight W and
 //! W / Z (T - A / Z x the derivative of Z) for the parameter.
 
-use super::{Profiles, profile_lanes};
-use crate::operations::on_every_isa;
-use striate_core::pool::{Part, for_each_part};
+use super::{Block, Profiles, profile_lanes};
+use striate_core::Spacings;
 use striate_core::spacings::Profile;
-use striate_core::view::{carve, carved_bytes};
-use striate_core::{Arguments, DType, Operation, Pool, Request, Spacings, Why};
 use striate_simd::lanes::{LANES, Lane, Real, add_product, gather, zip};
-use striate_simd::{Every, Isa, Simd, Task};
+use striate_simd::{Maths, Simd, Task};
 
-pub(crate) static ROWS: &[Operation] =
-    on_every_isa!("dcls_kernel_grad", "sixteen filters side by side, contracted axis by axis");
+/// Differentiates a block.
+pub struct Differentiate<'a, A>(pub Block<'a, A>);
 
-const DTYPES: &[DType] = &[DType::F32, DType::F64];
-
-fn supports(request: &Request<'_>) -> Result<(), Why> {
-    Spacings::of(request, 1).map(|_| ())
-}
-
-fn work(request: &Request<'_>) -> f64 {
-    super::work(request, 1, 3.0)
-}
-
-fn lanes(spacings: &Spacings) -> usize {
-    spacings.volume() + profile_lanes(spacings)
-}
-
-#[allow(clippy::extra_unused_type_parameters)] // the table asks every operation for one per instruction set
-fn workspace<I: Isa>(request: &Request<'_>, width: usize) -> usize {
-    Spacings::of(request, 1).map_or(0, |s| carved_bytes::<f64>(width, lanes(&s) * LANES))
-}
-
-fn run<I: Every>(isa: I, request: &Request<'_>, arguments: Arguments<'_>, pool: &dyn Pool) {
-    let spacings = Spacings::of(request, 1).expect("the request is supported");
-    match spacings.dtype {
-        DType::F64 => differentiate::<f64, I>(isa, &spacings, arguments, pool),
-        _ => differentiate::<f32, I>(isa, &spacings, arguments, pool),
-    }
-}
-
-fn differentiate<A: Real, I: Simd<A>>(isa: I, spacings: &Spacings, mut arguments: Arguments<'_>, pool: &dyn Pool) {
-    let result = arguments.results.remove(0).typed::<A>().data;
-    let [upstream, weight, position, spread] = [0, 1, 2, 3].map(|index| {
-        let operand = arguments.operands.get(index).copied().flatten();
-        operand.map_or(&[][..], |operand| operand.typed::<A>().data)
-    });
-    let bounds = super::bounds(spacings.filters, spacings.gradients() * spacings.elements);
-    let (scratch, _) = carve::<A>(arguments.workspace, pool.width(), lanes(spacings) * LANES);
-    for_each_part(pool, (result, &bounds), scratch, &|part: Part<'_, A, A>| {
-        let first = part.index * LANES;
-        let (scratch, _) = part.scratch.as_chunks_mut();
-        isa.run(Block { spacings, upstream, weight, moving: [position, spread], first, out: part.out, scratch });
-    });
-}
-
-/// Up to sixteen filters.
-struct Block<'a, A> {
-    spacings: &'a Spacings,
-    upstream: &'a [A],
-    weight: &'a [A],
-    moving: [&'a [A]; 2],
-    first: usize,
-    out: &'a mut [A],
-    scratch: &'a mut [Lane<A>],
-}
-
-impl<A: Real, I: Simd<A>> Task<I> for Block<'_, A> {
+impl<A: Real, I: Maths<A>> Task<I> for Differentiate<'_, A> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
-        let Block { spacings: s, upstream, weight, moving, first, out, scratch } = self;
+        let Block { spacings: s, given, first, out, scratch } = self.0;
         let live = (s.filters - first).min(LANES);
         let volume = s.volume();
         let (grid, scratch) = scratch.split_at_mut(volume);
         let mut profiles = Profiles::new(s, &mut scratch[..profile_lanes(s)]);
         for (point, lanes) in grid.iter_mut().enumerate() {
-            *lanes = gather(upstream, first * volume + point, volume, live);
+            *lanes = gather(given.upstream, first * volume + point, volume, live);
         }
         let each = s.gradients();
         for element in 0..s.elements {
-            profiles.fill::<true>(s, moving, (first, live), element);
+            profiles.fill::<I, true>(isa, s, given.moving, (first, live), element);
             let (sum, by) = match s.spread {
                 true => contract::<A, I, true>(isa, s, &profiles, grid),
                 false => contract::<A, I, false>(isa, s, &profiles, grid),
             };
             let total = profiles.total(s);
-            let weight = gather(weight, first * s.elements + element, s.elements, live);
+            let weight = gather(given.weight, first * s.elements + element, s.elements, live);
             let (scaled, mean) = (zip(&weight, &total, |a, b| a / b), zip(&sum, &total, |a, b| a / b));
             let mut write = |kind: usize, lanes: &Lane<A>| {
                 for (lane, filter) in out.chunks_exact_mut(each * s.elements).enumerate() {

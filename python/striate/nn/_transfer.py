@@ -7,38 +7,17 @@ more than axes of length one are an error.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_VIEWS = {
-    "view",
-    "reshape",
-    "permute",
-    "unsqueeze",
-    "squeeze",
-    "expand",
-    "__getitem__",
-    "transpose",
-    "flatten",
-    "t",
-}
-_VIEWS |= {
-    "contiguous",
-    "movedim",
-    "moveaxis",
-    "to",
-    "type",
-    "float",
-    "view_as_complex",
-    "interpolate",
-    "detach",
-}
+# Functions whose result stands for their first argument.
+# fmt: off
+_VIEWS = {"view", "reshape", "permute", "unsqueeze", "squeeze", "expand", "__getitem__", "transpose", "flatten", "t",
+          "to", "contiguous", "movedim", "moveaxis", "type", "float", "view_as_complex", "interpolate", "detach"}
+# fmt: on
 _QUESTIONS = {"__get__", "__set__", "size", "dim", "numel", "is_contiguous", "stride"}
 
 
@@ -47,8 +26,8 @@ class _FirstUse(TorchFunctionMode):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        named = [*model.named_parameters(), *model.named_buffers()]
-        self.names = {id(tensor): (name, tensor) for name, tensor in named}
+        named = model.state_dict(keep_vars=True)  # what belongs to a checkpoint: no constants
+        self.names = {id(tensor): (name, tensor) for name, tensor in named.items()}
         self.order: dict[str, Tensor] = {}
         self.alive: list[Tensor] = []  # ids are only unique among living tensors
 
@@ -107,34 +86,3 @@ def transfer(source: nn.Module, target: nn.Module, example: Tensor) -> None:
                 shapes = f"{name} has shape {tuple(into.shape)}, but {other} has {tuple(value.shape)}"
                 raise ValueError(f"the networks differ: {shapes}")
             into.copy_(value.reshape(into.shape))
-
-
-def read(source: Mapping[str, Tensor] | str | Path) -> dict[str, Tensor]:
-    """A state dict from a mapping, a safetensors file or a file that torch.save wrote."""
-    if isinstance(source, Mapping):
-        return dict(source)
-    path = Path(source)
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return dict(state.get("state_dict", state))
-
-
-def reference(oracle: str, **options: Any) -> nn.Module:
-    """The reference implementation that a row names, such as ``timm:resnet50``, if its package is installed.
-
-    Raises:
-        ValueError: the row names no package from which a model could be built.
-    """
-    package, _, name = oracle.partition(":")
-    homes = {
-        "timm": "timm.models",
-        "torchvision": f"torchvision.models.{name.rpartition('.')[0]}".rstrip("."),
-        "spandrel": f"spandrel.architectures.{name}",
-    }
-    if package in homes:
-        home = importlib.import_module(homes[package])
-        return getattr(home, name.rpartition(".")[2])(**options)
-    raise ValueError(f"{oracle!r} names no installed package that could interpret a foreign state dict")

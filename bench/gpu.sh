@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Everything that needs a CUDA device, in one command: correctness, sanitizers, then measurements.
+#
+#   bench/gpu.sh [--dry-run] [--quick] [WHEEL]
+#
+# Builds nothing: it installs the WHEEL (default: the newest in dist/) into the Python that PYTHON names, without
+# asking an index, and takes torch, pytest and hypothesis from there. OUT (default: bench/record/<device>) receives
+# summary.json with a status per step, a log of each, and the records. Without a device, or with --dry-run, every step
+# says SKIPPED and the exit status is 0; otherwise it is the number of steps that failed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+python=${PYTHON:-python3}
+dry=0 preset=full seconds=300 wheel=
+for word in "$@"; do
+    case $word in
+    --dry-run) dry=1 ;;
+    --quick) preset=quick seconds=30 ;;
+    -*)
+        echo "usage: bench/gpu.sh [--dry-run] [--quick] [WHEEL]" >&2
+        exit 2
+        ;;
+    *) wheel=$word ;;
+    esac
+done
+
+device=$("$python" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")' \
+    2>/dev/null) || device=
+why=
+if [[ $dry == 1 ]]; then
+    why="dry run"
+elif [[ -z $device ]]; then
+    why="no CUDA device"
+fi
+folder=$(tr -cs 'a-zA-Z0-9\n' '-' <<<"${device:-none}" | tr '[:upper:]' '[:lower:]')
+out=${OUT:-bench/record/$folder}
+if [[ -z $why ]]; then
+    mkdir -p "$out/logs" || exit 1
+    out=$(cd "$out" && pwd)
+fi
+
+failed=0 lines=()
+
+# note NAME STATUS SECONDS WHY
+note() {
+    lines+=("{\"step\": \"$1\", \"status\": \"$2\", \"seconds\": $3, \"why\": \"$4\"}")
+    printf '%-12s %-8s %6s s  %s\n' "$1" "$2" "$3" "$4"
+}
+
+# step NAME COMMAND...: runs it, keeps its output, goes on in any case.
+step() {
+    local name=$1 begun=$SECONDS
+    shift
+    if [[ -n $why ]]; then
+        note "$name" SKIPPED 0 "$why"
+    elif [[ $1 != env ]] && ! command -v "$1" >/dev/null; then
+        note "$name" SKIPPED 0 "$1 is not installed"
+    elif "$@" >"$out/logs/$name.txt" 2>&1; then
+        note "$name" passed $((SECONDS - begun)) ""
+    else
+        failed=$((failed + 1))
+        note "$name" FAILED $((SECONDS - begun)) "see logs/$name.txt"
+    fi
+}
+
+tests=("$python" -m pytest -q -p no:cacheprovider -m cuda)
+bench=(env STRIATE_CUDA=1 "$python" -m striate.bench)
+if [[ -z $wheel ]]; then
+    wheel=$(find dist -name 'striate-*.whl' -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -1 | cut -d' ' -f2-)
+fi
+
+step install "$python" -m pip install --quiet --no-index --no-deps --force-reinstall "${wheel:-no wheel in dist}"
+step machine nvidia-smi -q
+step info "${bench[@]}" info
+# Equality on integers, graphs, streams, torch.compile: what the tests on the host promise, on the device.
+step tests "${tests[@]}" tests/test_cuda_*.py tests/test_parity.py
+for tool in memcheck racecheck initcheck synccheck; do
+    step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --launch-timeout 600 \
+        "${tests[@]}" tests/test_cuda_device.py -k sample
+done
+step roofline "${bench[@]}" roofline --fresh --device cuda
+for family in goals replknet_31b slak_tiny convnext_tiny unireplknet_t multiresnet causal_short; do
+    for dtype in f32 bf16; do
+        step "$family-$dtype" "${bench[@]}" bench "$family" --device cuda --dtype "$dtype" --buffers cold \
+            --preset "$preset" --seconds "$seconds" --vs torch,channels_last,compile,cudnn,fft \
+            --json "$out/$family-$dtype.jsonl"
+    done
+done
+step rivals env STRIATE_CUDA=1 "$python" bench/gpu_rivals.py --json "$out/rivals.jsonl"
+
+if [[ -z $why ]]; then
+    commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
+    {
+        printf '{"device": "%s", "commit": "%s", "wheel": "%s", "steps": [\n' "$device" "$commit" "${wheel##*/}"
+        printf '  %s' "${lines[0]}"
+        printf ',\n  %s' "${lines[@]:1}"
+        printf '\n]}\n'
+    } >"$out/summary.json"
+    echo "records: $out"
+fi
+exit "$failed"

@@ -1,0 +1,307 @@
+"""Depthwise convolutions side by side over one tensor, in one pass over it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from .._call import call, dense, words
+from .._problem import DTYPE_WORDS
+from . import _composed_branches
+from . import conv as _conv
+from ._family import Family
+
+Ints = Sequence[int]
+Maybe = Tensor | None
+_HALVES = (torch.bfloat16, torch.float16)
+_PUBLIC: dict[int, Callable[..., Tensor]] = {
+    1: _conv.depthwise_conv1d,
+    2: _conv.depthwise_conv2d,
+    3: _conv.depthwise_conv3d,
+}
+_functorch_active = torch._C._are_functorch_transforms_active
+
+
+class Branch(NamedTuple):
+    """A depthwise convolution that keeps the size of maps: tap ``low`` lies ``low`` positions before the output.
+
+    ``weight`` is ``[c, 1, *k]``, ``bias`` ``[c]`` or None; ``low`` is the padding before the first position and
+    ``dilation`` the distance of taps, one number per axis.
+    """
+
+    weight: Tensor
+    bias: Maybe
+    low: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
+def centred(weight: Tensor, bias: Maybe = None, dilation: Ints | None = None) -> Branch:
+    """A branch of odd size whose middle tap lies on the output position."""
+    steps = tuple(dilation or (1,) * (weight.dim() - 2))
+    low = tuple(d * (k // 2) for d, k in zip(steps, weight.shape[2:], strict=True))
+    return Branch(weight, bias, low, steps)
+
+
+def each(x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
+    """The result of every branch, all of which see all channels of x ``[N, C, ...]``.
+
+    A ``grain`` above 0 says that many blocks of so many neighbouring taps are zero: on maps of more than 32 columns
+    they are left out of the forward pass and of the gradient of x, where not even an infinite input meets them.
+    """
+    return _run("each", x, branches, grain)
+
+
+def total(x: Tensor, branches: Sequence[Branch], grain: int = 0) -> Tensor:
+    """The sum of the results of :func:`each`."""
+    return _run("sum", x, branches, grain)[0]
+
+
+def split(x: Tensor, branches: Sequence[Branch]) -> Tensor:
+    """Each branch on its own share of the channels of x, in order; channels before those are copied."""
+    return _run("split", x, branches)[0]
+
+
+# Columns up to which vectors of channels are as fast with all blocks as vectors of columns without a third of them.
+_NARROW = 32
+
+
+def _run(form: str, x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
+    if not _together(x, branches):
+        return _apart(form, x, branches)
+    grain = grain if x.shape[-1] > _NARROW else 0
+    low = [part for branch in branches for part in branch.low]
+    dilation = [part for branch in branches for part in branch.dilation]
+    parameters = (*(branch.weight for branch in branches), *(branch.bias for branch in branches))
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(x, *parameters):
+        made: tuple[Tensor, ...] = _Branches.apply((low, dilation, form, grain), x, *parameters)
+        return made
+    count = len(branches)
+    return tuple(_forward(x, parameters[:count], parameters[count:], low, dilation, form, grain))
+
+
+def _together(x: Tensor, branches: Sequence[Branch]) -> bool:
+    """Whether the one pass takes them; transforms, tracing and other memory orders go branch by branch."""
+    first = branches[0].weight
+    return (
+        x.is_cpu
+        and x.dtype in DTYPE_WORDS
+        and x.is_contiguous()
+        and first.dtype in (x.dtype, torch.float32 if x.dtype in _HALVES else x.dtype)
+        and all(b.weight.is_cpu and b.weight.dtype == first.dtype for b in branches)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not _functorch_active()
+        and forward_ad._current_level < 0
+    )
+
+
+def _shares(form: str, channels: int, branches: Sequence[Branch]) -> list[tuple[int, int]]:
+    """First channel and number of channels of every branch."""
+    if form != "split":
+        return [(0, channels)] * len(branches)
+    counts = [branch.weight.shape[0] for branch in branches]
+    first = channels - sum(counts)
+    return [(first + sum(counts[:index]), count) for index, count in enumerate(counts)]
+
+
+def _apart(form: str, x: Tensor, branches: Sequence[Branch]) -> tuple[Tensor, ...]:
+    """The same as convolutions one after the other."""
+    shares = _shares(form, x.shape[1], branches)
+    made = []
+    for branch, (first, count) in zip(branches, shares, strict=True):
+        made.append(_alone(x if form != "split" else x.narrow(1, first, count), branch))
+    if form == "each":
+        return tuple(made)
+    if form == "split":
+        return (torch.cat([x.narrow(1, 0, shares[0][0]), *made], 1),)
+    result = made[0]
+    for other in made[1:]:
+        result = result + other
+    return (result,)
+
+
+def _alone(x: Tensor, branch: Branch) -> Tensor:
+    weight, bias, low, dilation = branch
+    rank = len(low)
+    high = [d * (k - 1) - lo for d, k, lo in zip(dilation, weight.shape[2:], low, strict=True)]
+    if list(low) == high:
+        return _PUBLIC[rank](x, weight, bias, 1, low, dilation)
+    ends = [side for pair in reversed(list(zip(low, high, strict=True))) for side in pair]
+    return _PUBLIC[rank](F.pad(x, ends), weight, bias, 1, 0, dilation)
+
+
+class _Branches(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, statics: tuple[Any, ...], x: Tensor, *parameters: Any) -> Any:
+        ctx.save_for_backward(x, *parameters)
+        ctx.statics = statics
+        count = len(parameters) // 2
+        return tuple(_forward(x, parameters[:count], parameters[count:], *statics))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, *parameters = ctx.saved_tensors
+        low, dilation, form, grain = ctx.statics
+        if torch.is_grad_enabled():
+            return (None, *_again(form, x, parameters, (low, dilation), (ctx, grads)))
+        count = len(parameters) // 2
+        weights, dense_grads = parameters[:count], [dense(grad) for grad in grads]
+        wanted = ctx.needs_input_grad[1:]
+        dx = _grad_input(dense_grads, weights, low, dilation, form, grain) if wanted[0] else None
+        found: list[Maybe] = [None] * len(parameters)
+        if any(wanted[1:]):
+            bias = any(wanted[1 + count :])
+            made = _grad_weight(dense_grads, x, weights, bias, low, dilation, form)
+            found = [gradient if want else None for gradient, want in zip(made, wanted[1:], strict=False)]
+            found += [None] * (2 * count - len(found))
+        return (None, dx, *found)
+
+
+def _again(
+    form: str, x: Tensor, parameters: Sequence[Maybe], axes: tuple[list[int], list[int]], upstream: Any
+) -> list[Maybe]:
+    """Gradients that can be differentiated: those of the convolutions one after the other."""
+    ctx, grads = upstream
+    count = len(parameters) // 2
+    rank = x.dim() - 2
+    low, dilation = ([tuple(axis[i * rank : (i + 1) * rank]) for i in range(count)] for axis in axes)
+    branches = [Branch(parameters[i], parameters[count + i], low[i], dilation[i]) for i in range(count)]  # type: ignore[arg-type]
+    inputs = [x, *parameters]
+    chosen = [i for i, want in enumerate(ctx.needs_input_grad[1:]) if want]
+    made = _apart(form, x, branches)
+    wanted: list[Any] = [inputs[i] for i in chosen]
+    found = torch.autograd.grad(made, wanted, grads, create_graph=True)
+    result: list[Maybe] = [None] * len(inputs)
+    for i, gradient in zip(chosen, found, strict=True):
+        result[i] = gradient
+    return result
+
+
+def _ends(form: str, count: int) -> int:
+    return count if form == "each" else 1
+
+
+@functools.lru_cache(maxsize=4096)
+def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...], grain: int) -> str:
+    return words(form=form, low=low, dilation=dilation, grain=grain) + " pass=" + run
+
+
+def _settings(run: str, form: str, low: Ints, dilation: Ints, grain: int = 0) -> str:
+    return _words(run, form, tuple(low), tuple(dilation), grain)
+
+
+def _cpu_forward(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Maybe],
+    low: Ints,
+    dilation: Ints,
+    form: str,
+    grain: int,
+) -> list[Tensor]:
+    if form == "sum" and x.dtype in _HALVES:
+        wide = [None if b is None else b.float() for b in biases]
+        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, low, dilation, form, grain)
+        return [y.to(x.dtype) for y in made]
+    results = _fake_forward(x, weights, biases, low, dilation, form, grain)
+    operands = (dense(x), *map(dense, weights), *(None if b is None else dense(b) for b in biases))
+    call("branches", _settings("fwd", form, low, dilation, grain), operands, results)
+    return results
+
+
+def _fake_forward(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Maybe],
+    low: Ints,
+    dilation: Ints,
+    form: str,
+    grain: int,
+) -> list[Tensor]:
+    return [x.new_empty(x.shape) for _ in range(_ends(form, len(weights)))]
+
+
+def _cpu_grad_input(
+    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
+) -> Tensor:
+    first = grads[0]
+    if form != "split" and first.dtype in _HALVES:
+        wide = [g.float() for g in grads], [w.float() for w in weights]
+        return _cpu_grad_input(*wide, low, dilation, form, grain).to(first.dtype)
+    result = first.new_empty(first.shape)
+    operands = (*map(dense, grads), *map(dense, weights))
+    call("branches", _settings("dx", form, low, dilation, grain), operands, (result,))
+    return result
+
+
+def _fake_grad_input(
+    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
+) -> Tensor:
+    return grads[0].new_empty(grads[0].shape)
+
+
+def _cpu_grad_weight(
+    grads: Sequence[Tensor],
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: bool,
+    low: Ints,
+    dilation: Ints,
+    form: str,
+) -> list[Tensor]:
+    results = _fake_grad_weight(grads, x, weights, bias, low, dilation, form)
+    call("branches", _settings("dw", form, low, dilation), (*map(dense, grads), dense(x)), results)
+    return results
+
+
+def _fake_grad_weight(
+    grads: Sequence[Tensor],
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: bool,
+    low: Ints,
+    dilation: Ints,
+    form: str,
+) -> list[Tensor]:
+    made = [w.new_empty(w.shape) for w in weights]
+    return [*made, *(w.new_empty(w.shape[:1]) for w in weights if bias)]
+
+
+def _flops(map_shape: Ints, weights: Sequence[Ints]) -> int:
+    """One multiplication and one addition per tap and position."""
+    return 2 * map_shape[0] * math.prod(map_shape[2:]) * sum(math.prod(weight) for weight in weights)
+
+
+_family = Family("striate")
+_AXES = "int[] low, int[] dilation, str form"
+_family.define(
+    "branches",
+    f"(Tensor x, Tensor[] weights, Tensor?[] biases, {_AXES}, int grain) -> Tensor[]",
+    _fake_forward,
+    {"CPU": _cpu_forward, "CUDA": _composed_branches.forward},
+    lambda x, weights, *_, **__: _flops(x, weights),
+)
+_family.define(
+    "branches_grad_input",
+    f"(Tensor[] grads, Tensor[] weights, {_AXES}, int grain) -> Tensor",
+    _fake_grad_input,
+    {"CPU": _cpu_grad_input, "CUDA": _composed_branches.grad_input},
+    lambda grads, weights, *_, **__: _flops(grads[0], weights),
+)
+_family.define(
+    "branches_grad_weight",
+    f"(Tensor[] grads, Tensor x, Tensor[] weights, bool bias, {_AXES}) -> Tensor[]",
+    _fake_grad_weight,
+    {"CPU": _cpu_grad_weight, "CUDA": _composed_branches.grad_weight},
+    lambda grads, x, weights, *_, **__: _flops(x, weights),
+)
+_forward = torch.ops.striate.branches.default
+_grad_input = torch.ops.striate.branches_grad_input.default
+_grad_weight = torch.ops.striate.branches_grad_weight.default

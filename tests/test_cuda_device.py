@@ -1,0 +1,169 @@
+"""What only a device can show: graphs, streams, compiled programs, and a sample of launches for the sanitizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import raw
+import striate
+from strategies import BF16, F16, F32, Depthwise
+from striate import _core
+from test_cuda_conv import PROBLEMS as DIRECT
+from test_cuda_toeplitz import PROBLEMS as TOEPLITZ
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+# One problem of every kernel and tile shape, small enough for a sanitizer.
+SAMPLE = [DIRECT[1], DIRECT[2], DIRECT[5], TOEPLITZ[0], TOEPLITZ[5], TOEPLITZ[10]]
+
+
+@pytest.fixture(autouse=True)
+def own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STRIATE_CUDA", "1")
+
+
+def layer(channels: int = 64, kernel: int = 7, dtype: torch.dtype = F32) -> tuple[Tensor, Tensor]:
+    made = torch.Generator().manual_seed(kernel)
+    x = torch.randint(-3, 4, (2, channels, 30, 31), generator=made).to("cuda", dtype)
+    return x, torch.randint(-2, 3, (channels, 1, kernel, kernel), generator=made).to("cuda", dtype)
+
+
+def convolved(x: Tensor, w: Tensor) -> Tensor:
+    return striate.depthwise_conv2d(x, w, padding=w.shape[-1] // 2)
+
+
+def captured(call: Callable[[], Tensor]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = call()
+    return graph, made
+
+
+def expected(x: Tensor, w: Tensor) -> Tensor:
+    exact = torch.nn.functional.conv2d(
+        x.double().cpu(), w.double().cpu(), padding=w.shape[-1] // 2, groups=x.shape[1]
+    )
+    return exact.to("cuda", x.dtype)
+
+
+def exact_on_device(problem: Depthwise) -> None:
+    """Forward and both gradients equal the definition, on integers."""
+    x, w, bias, g = problem.operands()
+    dx, dw = problem.gradients(x, w, g)
+    leaves = x.cuda().requires_grad_(), w.cuda().requires_grad_()
+    y = problem.run(*leaves, bias.cuda())
+    assert torch.equal(y.detach().cpu(), problem.exact.forward(x, w, bias).to(y.dtype))
+    for got, want in zip(torch.autograd.grad(y, leaves, g.cuda()), (dx, dw), strict=True):
+        assert torch.equal(got.cpu(), want.to(got.dtype)), problem
+
+
+@pytest.mark.parametrize("problem", SAMPLE, ids=str)
+def test_sample_of_every_kernel(problem: Depthwise) -> None:
+    exact_on_device(problem)
+
+
+@pytest.mark.parametrize("problem", TOEPLITZ, ids=str)
+def test_tensor_cores_are_exact(problem: Depthwise) -> None:
+    exact_on_device(problem)
+
+
+def test_public_calls_run_own_rows() -> None:
+    x, w = layer()
+    assert striate.explain(striate.depthwise_conv2d, x, w, padding=3).row == "cuda.direct"
+    half = x.to(BF16), w.to(BF16)
+    assert striate.explain(striate.depthwise_conv2d, *half, padding=3).row == "cuda.toeplitz"
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16, F16])
+def test_a_graph_replays(dtype: torch.dtype) -> None:
+    x, w = layer(dtype=dtype)
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        convolved(x, w)
+    torch.cuda.current_stream().wait_stream(aside)
+    graph, y = captured(lambda: convolved(x, w))
+    for shift in range(3):
+        x.copy_(x.roll(shift, -1))
+        graph.replay()
+        assert torch.equal(y, expected(x, w))
+
+
+def test_a_weight_gradient_replays() -> None:
+    """Its partial sums lie in workspace, which belongs to the graph's memory."""
+    x, _ = layer()
+    g = torch.ones_like(x)
+
+    def gradient() -> Tensor:
+        return raw.conv_grad_weight(g, x, (7, 7), (1, 1), (3, 3), (1, 1), x.shape[1], False)
+
+    before = gradient()
+    torch.cuda.synchronize()
+    graph, again = captured(gradient)
+    for _ in range(2):
+        graph.replay()
+        assert torch.equal(again, before)
+
+
+def test_capture_of_what_is_not_compiled_is_an_error() -> None:
+    x, w = layer(kernel=5)
+    line = "conv fwd f32 nchw cuda n2 g64 ci1 co1 i30x31 k5x5 s1x1 d1x1 p2+2x2+2"
+    with pytest.raises(RuntimeError, match="before the capture"):
+        captured(lambda: convolved(x.add(1), w))  # torch warns of graphs that are empty
+    torch.cuda.synchronize()
+    _core.cuda_prepare(line, x.device.index)
+    graph, y = captured(lambda: convolved(x, w))
+    graph.replay()
+    assert torch.equal(y, expected(x, w))
+
+
+def test_streams_do_not_meet() -> None:
+    problems = [layer(32, kernel, dtype) for kernel, dtype in ((3, F32), (7, BF16), (13, F16), (5, F32))]
+    want = [expected(x, w) for x, w in problems]
+    streams = [torch.cuda.Stream() for _ in problems]
+    torch.cuda.synchronize()
+    made: list[list[Tensor]] = [[] for _ in problems]
+    for _ in range(20):
+        for stream, (x, w), results in zip(streams, problems, made, strict=True):
+            with torch.cuda.stream(stream):
+                results.append(convolved(x, w))
+    torch.cuda.synchronize()
+    for results, right in zip(made, want, strict=True):
+        assert all(torch.equal(y, right) for y in results)
+
+
+def test_bits_repeat() -> None:
+    x, w = (torch.randn_like(t, dtype=BF16) for t in layer(kernel=13))
+    leaf = w.requires_grad_()
+    grads = [torch.autograd.grad(convolved(x, leaf).square().sum(), leaf)[0] for _ in range(5)]
+    assert all(torch.equal(grads[0], grad) for grad in grads[1:])
+
+
+def test_compiled() -> None:
+    x, w = layer()
+    leaves = x.requires_grad_(), w.requires_grad_()
+
+    def network(x: Tensor, w: Tensor) -> Tensor:
+        return convolved(x, w).relu() * 2
+
+    def outcome(function: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        y = function(*leaves)
+        return [y.detach(), *torch.autograd.grad(y.sum(), leaves)]
+
+    for mode in (None, "reduce-overhead"):
+        compiled = torch.compile(network, fullgraph=True, mode=mode)
+        for got, want in zip(outcome(compiled), outcome(network), strict=True):
+            assert torch.equal(got, want)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_the_second_device() -> None:
+    x, w = (t.to("cuda:1") for t in layer())
+    y = convolved(x, w)
+    assert y.device.index == 1 and torch.equal(y.cpu(), expected(x, w).cpu())

@@ -1,0 +1,79 @@
+"""The command for machines with a CUDA device, on a machine without: it says what it skips, and counts what fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "bench" / "gpu.sh"
+# Claims a device, fails the tests and whatever it is asked to install.
+PRETENDER = """#!/bin/sh
+case "$1 $2" in
+-c*) echo "Pretended GPU 9000" ;;
+"-m pytest" | "-m pip") echo no; exit 1 ;;
+esac
+"""
+
+
+def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(SCRIPT), *words], env=os.environ | variables, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_a_dry_run_skips_every_step(tmp_path: Path) -> None:
+    found = run("--dry-run", PYTHON=sys.executable, OUT=str(tmp_path / "none"))
+    lines = found.stdout.splitlines()
+    assert found.returncode == 0 and len(lines) > 10, found.stderr
+    assert all(line.split()[1] == "SKIPPED" and line.endswith("dry run") for line in lines)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_without_a_device_nothing_runs_and_nothing_fails() -> None:
+    found = run(PYTHON=sys.executable)
+    assert found.returncode == 0
+    assert all(line.endswith("no CUDA device") for line in found.stdout.splitlines())
+
+
+def test_steps_that_fail_are_counted_and_told(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(PRETENDER)
+    python.chmod(0o755)
+    found = run("--quick", "some.whl", PYTHON=str(python), OUT=str(tmp_path / "out"))
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    status = {step["step"]: step["status"] for step in summary["steps"]}
+    assert summary["device"] == "Pretended GPU 9000" and summary["wheel"] == "some.whl"
+    failed = [name for name, what in status.items() if what == "FAILED"]
+    assert found.returncode == len(failed) and {"install", "tests"} <= {*failed}
+    assert status["info"] == status["goals-bf16"] == status["rivals"] == "passed"
+    assert (tmp_path / "out" / "logs" / "tests.txt").read_text() == "no\n"
+
+
+def test_unknown_options_are_refused() -> None:
+    assert run("--fast").returncode == 2
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    tool = shutil.which("shellcheck")
+    if tool is None:
+        pytest.skip("no shellcheck")
+    assert not subprocess.run([tool, str(SCRIPT)], capture_output=True, text=True).stdout
+
+
+def test_rivals_are_skipped_without_a_device(tmp_path: Path) -> None:
+    kept = tmp_path / "rivals.jsonl"
+    command = [sys.executable, str(ROOT / "bench" / "gpu_rivals.py"), "--json", str(kept)]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(command, check=True, capture_output=True, env=environment, timeout=120)
+    first, *records = map(json.loads, kept.read_text().splitlines())
+    assert first["kind"] == "environment" and first["device"] is None
+    assert len(records) > 5 and {record["status"] for record in records} == {"SKIPPED"}

@@ -1,0 +1,157 @@
+"""Write what is on record into the pages of the operators; --check only compares.
+
+    python tools/record_table.py [--check]
+
+A page says which cases it wants, and what stands up to the closing line is written from them:
+
+    <!-- record epyc-2vcpu/goals.jsonl: 7x7.* -->
+    <!-- end of record -->
+
+The expression must match the whole name of a case: its label, or its problem and dtype. Machine and date are the
+record's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from readme_table import PASSES, RECORDS, ROOT, cell, ratio
+
+BLOCK = re.compile(
+    r"(?P<open><!-- record (?P<file>\S+): (?P<wanted>.+?) -->)\n.*?(?P<close><!-- end of record -->)",
+    re.DOTALL,
+)
+Record = dict[str, Any]
+
+
+def name_of(case: Record) -> str:
+    """What a case is called in a table."""
+    return f"{case['short']} {case['dtype']}" if "short" in case else str(case["label"])
+
+
+def heading(here: Record, file: str) -> str:
+    """Machine, versions and date of a record, and whether it had the machine to itself."""
+    machine = here.get("cpu", Path(file).parts[0])
+    commit = f" at {here['commit']}" if here.get("commit") else ""
+    shared = here.get("others") != 0  # a record that does not say counts as shared
+    return (
+        f"{machine}, {here['cores']} cores, {here.get('date', 'undated')}, torch {here['torch']}, "
+        f"striate {here['striate']}{commit}" + ("; other processes shared the machine." if shared else ".")
+    )
+
+
+def passes(cases: list[Record]) -> list[str]:
+    """Cases of `striate bench`: one row for a problem and a number of threads, one column for a pass."""
+    rows: dict[tuple[str, int], dict[str, Record]] = {}
+    for case in cases:
+        rows.setdefault((name_of(case), case["threads"]), {})[case["pass"]] = case
+    order = list(dict.fromkeys(name for name, _ in rows))
+    return [
+        "Torch's time over striate's: as called / the fastest of its layouts (striate's median time).",
+        "",
+        "| problem | threads | " + " | ".join(PASSES.values()) + " |",
+        "|---|---|" + "---|" * len(PASSES),
+        *(
+            f"| `{name}` | {threads} | " + " | ".join(cell(found.get(key)) for key in PASSES) + " |"
+            for (name, threads), found in sorted(
+                rows.items(), key=lambda row: (order.index(row[0][0]), row[0][1])
+            )
+        ),
+    ]
+
+
+def rival(case: Record, name: str) -> str:
+    """One contender's time over striate's, by medians and by minima."""
+    theirs, ours = case["times"].get(name), case["times"]["striate"]
+    if theirs is None:
+        return ""
+    if "fault" in theirs:
+        return str(theirs["fault"])
+    return f"{ratio(theirs['median'] / ours['median'])} ({ratio(theirs['min'] / ours['min'])})"
+
+
+def contenders(cases: list[Record]) -> list[str]:
+    """Cases of the other benchmarks: one row for a case and a number of threads, one column for a contender."""
+    rivals = list(dict.fromkeys(name for case in cases for name in case["times"] if name != "striate"))
+    order = list(dict.fromkeys(map(name_of, cases)))
+    lines = [
+        "Times over striate's: medians (fastest rounds).",
+        "",
+        "| case | threads | striate | " + " | ".join(rivals) + " |",
+        "|---|---|---|" + "---|" * len(rivals),
+    ]
+    for case in sorted(cases, key=lambda case: (order.index(name_of(case)), case["threads"])):
+        cells = " | ".join(rival(case, name) for name in rivals)
+        ours = f"{case['times']['striate']['median'] * 1e3:.2f} ms"
+        lines.append(f"| {name_of(case)} | {case['threads']} | {ours} | {cells} |")
+    return lines
+
+
+def memory(records: list[Record], cases: list[Record]) -> list[str]:
+    """What one call adds to the process's memory, where that was measured."""
+    names = set(map(name_of, cases))
+    found = [
+        (record["label"], record["bytes"])
+        for record in records
+        if record["kind"] == "peak" and record["label"] in names
+    ]
+    return [
+        line
+        for label, peaks in found
+        for line in (
+            "",
+            f"Memory that one call adds, {label}: "
+            + ", ".join(f"{name} {peak / 1e6:.3g} MB" for name, peak in peaks.items())
+            + ".",
+        )
+    ]
+
+
+def body(file: str, wanted: str) -> str:
+    """The lines between the markers."""
+    records = [json.loads(line) for line in (RECORDS / file).read_text().splitlines() if line]
+    (here,) = (record for record in records if record["kind"] == "environment")
+    cases = [
+        record
+        for record in records
+        if record["kind"] in ("case", "fft") and re.fullmatch(wanted, name_of(record))
+    ]
+    if not cases:
+        raise SystemExit(f"bench/record/{file} holds no case {wanted!r}")
+    table = passes(cases) if "pass" in cases[0] else contenders(cases)
+    return "\n".join([heading(here, file), *table, *memory(records, cases)])
+
+
+def written(text: str) -> str:
+    """The page with every block anew."""
+    return BLOCK.sub(
+        lambda found: f"{found['open']}\n{body(found['file'], found['wanted'])}\n{found['close']}", text
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="fail if a page is not up to date")
+    check, count, stale = parser.parse_args().check, 0, 0
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        text = page.read_text()
+        wanted = written(text)
+        count += len(BLOCK.findall(text))
+        if not check:
+            page.write_text(wanted)
+        elif wanted != text:
+            print(f"{page.relative_to(ROOT)}: not what the records say; write it with `make docs`")
+            stale += 1
+    print(f"{count} tables from records")
+    return int(stale > 0 or not count)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
