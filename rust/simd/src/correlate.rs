@@ -126,7 +126,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
     pub fn in_chunks(mut offsets: Offsets, most: usize) -> Correlation<A, I> {
         assert!(!offsets.bounded || [1, 2].contains(&offsets.share), "only shared lines can be left out");
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
-        let (mut reach, mut read) = ((0, 0), usize::MAX..0);
+        let (mut reach, mut read) = ((0, 0), (usize::MAX, 0));
         for tile in &mut offsets.tiles {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
@@ -135,8 +135,8 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             tile.real = if worth { real } else { EVERY };
             let real = if worth { tile.real.clone() } else { 0..lines + 1 };
             if !real.is_empty() {
-                read.start = read.start.min(tile.src + real.start * offsets.pitch);
-                read.end = read.end.max(tile.src + (real.end - 1) * offsets.pitch + I::LANES);
+                read.0 = read.0.min(tile.src + real.start * offsets.pitch);
+                read.1 = read.1.max(tile.src + (real.end - 1) * offsets.pitch + I::LANES);
             }
             for a in 0..tile.rows {
                 let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(I::LANES);
@@ -163,8 +163,8 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             offsets,
             chunks: made,
             weights,
-            src_reach: read.end + farthest,
-            lines: read,
+            src_reach: read.1 + farthest,
+            lines: read.0..read.1,
             dst_reach,
             dst_base,
             made_for: PhantomData,
@@ -327,6 +327,13 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
     }
 }
 
+/// What a chunk of taps meets: offsets of other taps, those of them to use, and the lines that are real.
+struct Met<'a> {
+    others: &'a [usize],
+    live: Option<&'a [bool]>,
+    real: Range<usize>,
+}
+
 struct Place<'a, A, I> {
     plan: &'a Correlation<A, I>,
     src: *const A,
@@ -367,16 +374,16 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             let taps = chunk.taps;
             let from = chunk.others.start.max(self.others.start);
             let others = from..chunk.others.end.min(self.others.end).max(from);
-            let real = (tile.real.start.saturating_sub(chunk.first), tile.real.end.saturating_sub(chunk.first));
+            let real = tile.real.start.saturating_sub(chunk.first)..tile.real.end.saturating_sub(chunk.first);
             // SAFETY: inside the reach that `run` asserted.
             unsafe {
                 let src = self.src.wrapping_add(tile.src + chunk.first * offsets.pitch);
                 let weights = self.weights.add((chunk.weights + (from - chunk.others.start) * taps) * width);
                 let live = self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]);
-                let others = (&offsets.others[others], live);
+                let met = Met { others: &offsets.others[others], live, real };
                 macro_rules! by_taps {
                     ($($n:literal)*) => { match taps {
-                        $($n => self.taps::<R, $n, SHARE, VECTOR, CLIP>(isa, (src, weights), (others, real), &mut acc),)*
+                        $($n => self.taps::<R, $n, SHARE, VECTOR, CLIP>(isa, (src, weights), met, &mut acc),)*
                         _ => unreachable!("a chunk has 1 to 8 taps"),
                     } };
                 }
@@ -403,7 +410,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         &self,
         isa: I,
         (src, mut weights): (*const A, *const A),
-        ((others, live), (first, end)): ((&[usize], Option<&[bool]>), (usize, usize)),
+        met: Met<'_>,
         acc: &mut [I::V; R],
     ) {
         if const { TAPS > most_taps(I::REGISTERS) } {
@@ -413,8 +420,8 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         // A local copy, so that sums stay in registers whatever became of `acc`.
         let mut sums = *acc;
         let step = TAPS * if VECTOR { I::LANES } else { 1 };
-        for (index, &other) in others.iter().enumerate() {
-            if live.is_some_and(|live| !live[index]) {
+        for (index, &other) in met.others.iter().enumerate() {
+            if met.live.is_some_and(|live| !live[index]) {
                 weights = weights.wrapping_add(step);
                 continue;
             }
@@ -433,7 +440,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             }
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
                 if N < TAPS + (R - 1) * SHARE {
-                    if !CLIP || N >= first && N < end {
+                    if !CLIP || met.real.contains(&N) {
                         // SAFETY: line `N` is inside the reach.
                         let x = unsafe { isa.load(line) };
                         unrolled!(T in [0 1 2 3 4 5 6 7] {
