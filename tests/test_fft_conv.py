@@ -304,7 +304,7 @@ def test_errors_name_the_argument() -> None:
         (ValueError, "activation: expected one of", {"activation": "tanh"}),
         (ValueError, "skip: expected None", {"skip": torch.zeros(3), "padding": "full"}),
         (ValueError, "kernel_reversed: expected order", {"kernel_reversed": k}),
-        (RuntimeError, r"input: expected a floating CPU tensor", {"input": x.int()}),
+        (RuntimeError, r"input: expected a floating CPU or CUDA tensor", {"input": x.int()}),
         (RuntimeError, r"input: expected positive sizes", {"input": x[..., :0]}),
         (RuntimeError, r"kernel: expected \[3, ...\] or \[1, ...\]", {"kernel": torch.zeros(2, 5)}),
         (RuntimeError, r"kernel: expected torch.float32", {"kernel": k.double()}),

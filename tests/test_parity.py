@@ -345,13 +345,11 @@ def test_branches_for_the_dispatcher(form: str) -> None:
     biases, statics = drawn((channels[0],), (channels[1],)), ([1, 2, 4, 0], [1, 1, 2, 1], form)
     grads = drawn(*[(2, 6, 9, 8)] * (2 if form == "each" else 1))
     for op, operands in (
-        (operators.branches.default, (x, weights, biases)),
-        (operators.branches_grad_input.default, (grads, weights)),
-        (operators.branches_grad_weight.default, (grads, x, weights, True)),
+        (operators.branches.default, (x, weights, biases, *statics, 0)),
+        (operators.branches_grad_input.default, (grads, weights, *statics, 0)),
+        (operators.branches_grad_weight.default, (grads, x, weights, True, *statics)),
     ):
-        got, want = (
-            flat(run(*operands, *statics)) for run in (op, lambda *t, op=op: op.redispatch(cuda, *t))
-        )
+        got, want = (flat(run(*operands)) for run in (op, lambda *t, op=op: op.redispatch(cuda, *t)))
         assert len(got) == len(want) and all(map(torch.equal, got, want)), op
 
 

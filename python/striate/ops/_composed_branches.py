@@ -63,9 +63,16 @@ def _part_of(grads: Sequence[Tensor], part: _Part, form: str) -> Tensor:
 
 
 def forward(
-    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], low: Ints, dilation: Ints, form: str
+    x: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Maybe],
+    low: Ints,
+    dilation: Ints,
+    form: str,
+    grain: int,
 ) -> list[Tensor]:
-    """The result, or the results."""
+    """The result, or the results. No block of zeros is left out."""
+    del grain
     parts = list(_parts(weights, low, dilation, form, x.shape[1]))
     made = []
     for part in parts:
@@ -96,9 +103,10 @@ def _backward(grad: Tensor, source: Tensor, part: _Part, by_input: bool) -> Tens
 
 
 def grad_input(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str
+    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
 ) -> Tensor:
     """The gradient of x."""
+    del grain
     like = grads[0]
     total = torch.zeros_like(_wide(like), memory_format=torch.contiguous_format)
     for part in _parts(weights, low, dilation, form, like.shape[1]):

@@ -162,7 +162,8 @@ def _inception(spec: Spec) -> Contest:
     batch, channels = spec.one("n"), spec.one("c")
     layer = striate.nn.InceptionDWConv2d(channels).to(spec.device, spec.dtype)
     x = draw(spec, batch, channels, *spec["i"])
-    taps = [prod(conv.kernel_size) for conv in (layer.dwconv_hw, layer.dwconv_w, layer.dwconv_h)]
+    branches: tuple[Any, ...] = (layer.dwconv_hw, layer.dwconv_w, layer.dwconv_h)
+    taps = [prod(conv.kernel_size) for conv in branches]
     macs = batch * prod(spec["i"]) * layer.split_indexes[1] * sum(taps)
     terms = batch * prod(spec["i"]) if spec.pass_ != "fwd" else max(taps)
     calls = {"striate": layer, "torch": _by_torch(layer)}
