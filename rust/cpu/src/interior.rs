@@ -65,7 +65,8 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
 
     /// Where the source rows lie that row `row` is the first to meet, in a sample.
     pub fn fresh(&self, track: &Track, row: usize) -> Range<usize> {
-        let sweep = &track.sweeps[row % track.out_step];
+        // Past the last row there may be no sweep.
+        let Some(sweep) = track.sweeps.get(row % track.out_step) else { return 0..0 };
         let end = sweep.src0 + (row / track.out_step) as i64 * sweep.src_step + (sweep.taps - 1) * sweep.reach_step + 1;
         let at = |position: i64| position.clamp(0, track.source) as usize * self.src.axis[1];
         at(end - sweep.src_step)..at(end)
