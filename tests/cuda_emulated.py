@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cuda_recipe import conv_recipe, emulate
 from strategies import channels_last
-from striate._problem import conv_line, layout_word
+from striate._problem import conv_line, layout_word, read_config
 
 _CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 
@@ -43,18 +43,23 @@ def _convolved(func: Any, name: str, args: Any) -> Tensor:
     def dense(tensor: Tensor) -> Tensor:
         return channels_last(tensor) if layout == "nhwc" else tensor.contiguous()
 
+    settings = read_config(args[-1])
+    dims = len(settings.stride)
     if name == "conv":
-        pass_, (stride, padding, dilation, groups) = "fwd", args[3:7]
-        x, weight, operands = first, second.shape, (dense(first), second.contiguous(), args[2])
+        pass_, x, weight = "fwd", first, second.shape
     elif name == "conv_grad_input":
-        pass_, (stride, padding, _, dilation, groups) = "dx", args[3:8]
-        x, weight, operands = made, second.shape, (dense(first), second.contiguous(), args[2])
+        pass_, x, weight = "dx", made, second.shape
     else:
-        pass_, (kernel, stride, padding, dilation, groups) = "dw", args[2:7]
-        x, weight, operands = second, (first.shape[1], 1, *kernel), (dense(first), dense(second), None)
+        assert settings.kernel is not None
+        pass_, x, weight = "dw", second, torch.Size((first.shape[1], 1, *settings.kernel))
+    operands = (
+        (dense(first), dense(second), None) if pass_ == "dw" else (dense(first), second.contiguous(), args[2])
+    )
     kind = made.dtype if pass_ == "dw" else second.dtype
+    groups = settings.groups or x.shape[1]
     channels = (x.shape[0], groups, x.shape[1] // groups, weight[0] // groups)
-    axes = (tuple(x.shape[2:]), tuple(weight[2:]), stride, dilation, padding)
+    pads = [side for pair in settings.padding for side in pair]
+    axes = (tuple(x.shape[2:]), tuple(weight[-dims:]), settings.stride, settings.dilation, pads)
     line = conv_line(pass_, (first.dtype, kind), (layout, "cuda"), channels, axes)
     out = torch.full_like(made, torch.nan)
     emulate(conv_recipe(line), operands, (out,), seed=1)

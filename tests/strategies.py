@@ -14,6 +14,7 @@ from torch import Tensor
 
 import striate
 from oracle import Convolution, integers
+from raw import settings
 from striate import _core
 from striate._problem import conv_line, layout_word
 from striate.ops import _convolution
@@ -102,7 +103,7 @@ class Depthwise:
             public = getattr(striate, f"conv{self.rank}d")
             return public(x, w, bias, self.stride, pads, self.dilation, self.channels)
         pads = tuple(pad for pair in self.padding for pad in pair)
-        return _convolution.conv(x, w, bias, self.stride, pads, self.dilation, self.channels)
+        return _convolution.conv(x, w, bias, settings(self.stride, pads, self.dilation, self.channels))
 
     def operands(self, fill: Callable[..., Tensor] = integers, seed: int = 0) -> tuple[Tensor, ...]:
         """Input, weight, bias and upstream gradient."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import raw
 import striate
 
 R, T, V = RuntimeError, TypeError, ValueError
@@ -216,27 +217,27 @@ def test_mistakes_of_our_own(call: Callable[[], Any], kind: type[Exception], wor
 @pytest.mark.parametrize(
     "call",
     [
-        lambda op: op.conv(x, w, None, [0, 1], [0, 0], [1, 1], 4),
-        lambda op: op.conv(x, w, None, [1, 1], [0], [1, 1], 4),
-        lambda op: op.conv(x, w, None, [1, 1], [0, 0], [1, 1], 3),
-        lambda op: op.conv(x, w, torch.randn(5), [1, 1], [0, 0], [1, 1], 4),
-        lambda op: op.conv(x, w.double(), None, [1, 1], [0, 0], [1, 1], 4),
-        lambda op: op.conv(x.long(), w.long(), None, [1, 1], [0, 0], [1, 1], 4),
-        lambda op: op.conv(x, w, None, [1, 1], [-5, -5], [1, 1], 4),
-        lambda op: op.conv(x, w, None, [1], [0], [1], 4),
-        lambda op: op.conv(x[0, 0], w, None, [1, 1], [0, 0], [1, 1], 4),
-        lambda op: op.conv_grad_input(x, w, None, [1, 1], [9, 9], [0, 0], [1, 1], 4),
-        lambda op: op.conv_grad_weight(x, x, [3, 3], [1, 1], [0, 0], [1, 1], 4, False),
+        lambda: raw.conv(x, w, None, [0, 1], [0, 0], [1, 1], 4),
+        lambda: raw.conv(x, w, None, [1, 1], [0] * 6, [1, 1], 4),
+        lambda: raw.conv(x, w, None, [1, 1], [0, 0], [1, 1], 3),
+        lambda: raw.conv(x, w, torch.randn(5), [1, 1], [0, 0], [1, 1], 4),
+        lambda: raw.conv(x, w.double(), None, [1, 1], [0, 0], [1, 1], 4),
+        lambda: raw.conv(x.long(), w.long(), None, [1, 1], [0, 0], [1, 1], 4),
+        lambda: raw.conv(x, w, None, [1, 1], [-5, -5], [1, 1], 4),
+        lambda: raw.conv(x, w, None, [1], [0], [1], 4),
+        lambda: raw.conv(x[0, 0], w, None, [1, 1], [0, 0], [1, 1], 4),
+        lambda: raw.conv_grad_input(x, w, None, [1, 1], [9, 9], [0, 0], [1, 1], 4),
+        lambda: raw.conv_grad_weight(x, x, [3, 3], [1, 1], [0, 0], [1, 1], 4, False),
     ],
 )
-def test_raw_operators_raise_and_live(call: Callable[[Any], Any]) -> None:
+def test_raw_operators_raise_and_live(call: Callable[[], Any]) -> None:
     with pytest.raises((RuntimeError, ValueError, IndexError)):
-        call(torch.ops.striate)
+        call()
     _healthy()
 
 
 def test_the_raw_operator_warns_before_a_gradient_is_lost() -> None:
     a = x.clone().requires_grad_()
-    y = torch.ops.striate.conv(a, w, None, [1, 1], [0, 0], [1, 1], 4)
+    y = raw.conv(a, w, None, [1, 1], [0, 0], [1, 1], 4)
     with pytest.warns(UserWarning, match="autograd kernel was not registered"):
         y.sum().backward()

@@ -58,6 +58,15 @@ def test_modules_run_several_kernels() -> None:
     assert striate.explain(torch.nn.ReLU(), torch.randn(2)).why == "no kernel of striate took part"
 
 
+def test_every_call_is_heard() -> None:
+    """Calls that look alike are planned once and remembered; each is told nevertheless, also to the next listener."""
+    layer = striate.nn.Conv2d(8, 8, 5, padding=2, groups=8)
+    x = torch.randn(1, 8, 16, 16)
+    layer(x)
+    for _ in range(2):
+        assert len(rows(striate.explain(torch.nn.Sequential(layer, layer, layer), x))) == 3
+
+
 def test_only_striate_is_explained() -> None:
     with pytest.raises(TypeError, match="a function of striate or a module"):
         striate.explain(torch.relu, torch.randn(2))

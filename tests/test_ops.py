@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import striate
 from ops_cases import CASES, Case, every_case
+from raw import settings
 
 close = torch.testing.assert_close
 RAW = torch.ops.striate
@@ -126,15 +127,16 @@ def _raw_calls(last: bool) -> list[tuple[Any, tuple[Any, ...]]]:
     volume, cube = torch.randn(1, 2, 4, 4, 4), torch.randn(2, 1, 2, 2, 3)
     if last:
         x, line, g, volume = (channels_last(t) for t in (x, line, g, volume))
+    weigh = settings([2, 1], [1, 1, 0, 1], [1, 1], 3, kernel=(3, 2), wide=True)
     return [
-        (RAW.conv, (x, w, b, [2, 1], [1, 1, 0, 1], [1, 1], 3)),
-        (RAW.conv, (line, taps, None, [1], [3, 0], [1], 3)),
-        (RAW.conv, (line, taps, None, [2], [-1, 2], [1], 3)),
-        (RAW.conv, (volume, cube, None, [1, 1, 2], [1, 0, 1], [1, 1, 1], 2)),
-        (RAW.conv, (x.bfloat16(), w, b, [2, 1], [1, 1], [1, 1], 3)),
-        (RAW.conv_grad_input, (g, w, b[:3], [2, 1], [1, 1, 0, 1], [0, 0], [1, 1], 3)),
-        (RAW.conv_grad_weight, (g, x, [3, 2], [2, 1], [1, 1, 0, 1], [1, 1], 3, False)),
-        (RAW.conv_grad_weight, (g.half(), x.half(), [3, 2], [2, 1], [1, 1, 0, 1], [1, 1], 3, True)),
+        (RAW.conv, (x, w, b, settings([2, 1], [1, 1, 0, 1], [1, 1], 3))),
+        (RAW.conv, (line, taps, None, settings([1], [3, 0], [1], 3))),
+        (RAW.conv, (line, taps, None, settings([2], [-1, 2], [1], 3))),
+        (RAW.conv, (volume, cube, None, settings([1, 1, 2], [1, 0, 1], [1, 1, 1], 2))),
+        (RAW.conv, (x.bfloat16(), w, b, settings([2, 1], [1, 1], [1, 1], 3))),
+        (RAW.conv_grad_input, (g, w, b[:3], settings([2, 1], [1, 1, 0, 1], [1, 1], 3))),
+        (RAW.conv_grad_weight, (g, x, settings([2, 1], [1, 1, 0, 1], [1, 1], 3, kernel=(3, 2)))),
+        (RAW.conv_grad_weight, (g.half(), x.half(), weigh)),
     ]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import raw
 import striate
 from oracle import Convolution, assert_equal, integers, stored_exactly
 from strategies import (
@@ -150,10 +151,8 @@ def test_17_onnxruntime_29464_22760_bias_of_another_length(size: int) -> None:
         lambda: striate.conv2d(torch.zeros(1, 4, 5, 5), torch.zeros(4, 1, 3, 3), bias, groups=4),
         lambda: striate.conv_transpose2d(torch.zeros(1, 4, 5, 5), torch.zeros(4, 1, 3, 3), bias, groups=4),
         lambda: striate.depthwise_conv1d(torch.zeros(1, 4, 5), torch.zeros(4, 3), bias),
-        lambda: torch.ops.striate.conv(torch.zeros(1, 4, 5), torch.zeros(4, 1, 3), bias, [1], [0], [1], 4),
-        lambda: torch.ops.striate.conv_grad_input(
-            torch.zeros(1, 4, 5), torch.zeros(4, 1, 3), bias, [1], [0], [0], [1], 4
-        ),
+        lambda: raw.conv(torch.zeros(1, 4, 5), torch.zeros(4, 1, 3), bias, [1], [0], [1], 4),
+        lambda: raw.conv_grad_input(torch.zeros(1, 4, 5), torch.zeros(4, 1, 3), bias, [1], [0], [0], [1], 4),
     ]
     for call in calls:
         with pytest.raises(RuntimeError, match="bias"):
@@ -294,9 +293,12 @@ def test_44_pytorch_171622_124256_128626_predicted_strides() -> None:
         x = MEMORY[way](torch.zeros(batch, channels, *size))
         w = torch.zeros(channels, 1, *ones)
         calls = [
-            (op.conv, (x, w, None, ones, ones, ones, channels)),
-            (op.conv_grad_input, (x, w, None, ones, [0] * rank, [0] * rank, ones, channels)),
-            (op.conv_grad_weight, (x, x.contiguous(), ones, ones, [0] * rank, ones, channels, False)),
+            (op.conv, (x, w, None, raw.settings(ones, ones, ones, channels))),
+            (op.conv_grad_input, (x, w, None, raw.settings(ones, [0] * rank, ones, channels))),
+            (
+                op.conv_grad_weight,
+                (x, x.contiguous(), raw.settings(ones, [0] * rank, ones, channels, kernel=ones)),
+            ),
         ]
         for call, args in calls:
             fake = call(*(mode.from_tensor(a) if isinstance(a, Tensor) else a for a in args))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from . import _core
 from ._call import dense
-from ._problem import DTYPE_WORDS, conv_line, is_channels_last, pad_pairs
+from ._problem import DTYPE_WORDS, Config, conv_line, is_channels_last, read_config
 
 _libraries: list[torch.library.Library] = []
 
@@ -72,13 +72,7 @@ def _install_python() -> None:
     _libraries.append(library)
 
 
-def _check(
-    op: str,
-    tensors: tuple[Tensor, Tensor, Tensor | None],
-    lists: tuple[Sequence[int], ...],
-    padding: Sequence[int],
-    bias_size: int,
-) -> None:
+def _check(op: str, tensors: tuple[Tensor, Tensor, Tensor | None], settings: Config, bias_size: int) -> None:
     """What raw pointers must be able to rely on; the public functions have explained most of it before."""
     first, second, bias = tensors
     rank = first.dim() - 2
@@ -86,8 +80,9 @@ def _check(
         raise RuntimeError(
             f"striate::{op}: expected two tensors of 3 to 5 axes, got {first.dim()} and {second.dim()}"
         )
-    if any(len(values) != rank for values in lists) or len(padding) not in (rank, 2 * rank):
-        raise RuntimeError(f"striate::{op}: expected lists of {rank} ints, got {[*lists, padding]}")
+    lists = (settings.stride, settings.dilation, settings.padding, settings.kernel, settings.output_padding)
+    if any(values is not None and len(values) != rank for values in lists):
+        raise RuntimeError(f"striate::{op}: expected a configuration of {rank} axes, got {settings}")
     if first.dtype not in DTYPE_WORDS:
         raise RuntimeError(
             f"striate::{op}: expected a floating dtype of 16, 32 or 64 bits, got {first.dtype}"
@@ -107,9 +102,17 @@ def _expect(op: str, what: str, got: Sequence[int], wanted: Sequence[int]) -> No
         raise RuntimeError(f"striate::{op}: expected {what} {tuple(wanted)}, got {tuple(got)}")
 
 
-def _groups(op: str, groups: int, *channels: int) -> None:
-    if groups < 1 or any(c % groups for c in channels):
+def _groups(op: str, settings: Config, *channels: int) -> int:
+    """The groups of a configuration, which without saying so has as many as the last of ``channels``."""
+    groups = channels[-1] if settings.groups is None else settings.groups
+    if groups < 1 or any(c % groups for c in channels[: -1 if settings.groups is None else None]):
         raise RuntimeError(f"striate::{op}: groups={groups} must divide the channels {channels}")
+    return groups
+
+
+def _lifted(weight: Tensor, settings: Config) -> Tensor:
+    """The weight with its unit axis."""
+    return weight.unsqueeze(1) if weight.dim() == len(settings.stride) + 1 else weight
 
 
 def _dense(tensor: Tensor, channels_last: bool) -> Tensor:
@@ -122,21 +125,15 @@ def _empty(like: Tensor, channels: int, spatial: Sequence[int], channels_last: b
     return like.new_empty((like.shape[0], channels, *spatial))
 
 
-def _spatial_out(
-    size: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    dilation: Sequence[int],
-    padding: Sequence[int],
-) -> list[int]:
+def _spatial_out(size: Sequence[int], kernel: Sequence[int], settings: Config) -> list[int]:
+    stride, dilation = settings.stride, settings.dilation
     if min(*stride, *dilation, *kernel) < 1:
         raise RuntimeError(
             f"striate: stride, dilation and kernel must be positive, got {[*stride]}, {[*dilation]}, {[*kernel]}"
         )
-    pads = pad_pairs(padding, len(stride))
     out = [
         (i + lo + hi - d * (k - 1) - 1) // s + 1
-        for i, k, s, d, (lo, hi) in zip(size, kernel, stride, dilation, pads, strict=True)
+        for i, k, s, d, (lo, hi) in zip(size, kernel, stride, dilation, settings.padding, strict=True)
     ]
     if min(out) < 1:
         raise RuntimeError(f"striate: the kernel {[*kernel]} is larger than the padded input {[*size]}")
@@ -153,100 +150,71 @@ def _run(line: str, out: Tensor, first: Tensor, second: Tensor, bias: Tensor | N
     return out
 
 
-def _conv(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    _check("conv", (input, weight, bias), (stride, dilation), padding, weight.shape[0])
-    _groups("conv", groups, weight.shape[0])
+def _line(
+    pass_: str,
+    dtypes: tuple[torch.dtype, torch.dtype],
+    channels: tuple[int, int, int, int],
+    sizes: tuple[bool, Sequence[int], Sequence[int]],
+    settings: Config,
+) -> str:
+    """The problem line; ``sizes`` are whether channels come last, the input size and the kernel size."""
+    last, size, kernel = sizes
+    pads = [side for pair in settings.padding for side in pair]
+    axes = (size, kernel, settings.stride, settings.dilation, pads)
+    return conv_line(pass_, dtypes, ("nhwc" if last else "nchw", "cpu"), channels, axes)
+
+
+def _conv(input: Tensor, weight: Tensor, bias: Tensor | None, config: str) -> Tensor:
+    settings = read_config(config)
+    weight = _lifted(weight, settings)
+    _check("conv", (input, weight, bias), settings, weight.shape[0])
+    groups = _groups("conv", settings, weight.shape[0], input.shape[1])
     _expect("conv", "input channels", (input.shape[1],), (weight.shape[1] * groups,))
     last = is_channels_last(input)
     size, kernel = input.shape[2:], weight.shape[2:]
-    spatial = _spatial_out(size, kernel, stride, dilation, padding)
-    out = _empty(input, weight.shape[0], spatial, last)
-    line = conv_line(
-        "fwd",
-        (input.dtype, weight.dtype),
-        ("nhwc" if last else "nchw", "cpu"),
-        (input.shape[0], groups, weight.shape[1], weight.shape[0] // groups),
-        (size, kernel, stride, dilation, padding),
-    )
+    if 0 in size:
+        raise RuntimeError(f"striate::conv: expected input positions, got size {tuple(size)}")
+    out = _empty(input, weight.shape[0], _spatial_out(size, kernel, settings), last)
+    channels = (input.shape[0], groups, weight.shape[1], weight.shape[0] // groups)
+    line = _line("fwd", (input.dtype, weight.dtype), channels, (last, size, kernel), settings)
     return _run(line, out, _dense(input, last), dense(weight), bias)
 
 
-def _conv_grad_input(
-    grad: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    rank = len(stride)
-    _check(
-        "conv_grad_input",
-        (grad, weight, bias),
-        (stride, dilation, output_padding),
-        padding,
-        weight.shape[1] * groups,
-    )
-    _groups("conv_grad_input", groups, weight.shape[0])
-    _expect("conv_grad_input", "grad channels", (grad.shape[1],), (weight.shape[0],))
+def _conv_grad_input(grad: Tensor, weight: Tensor, bias: Tensor | None, config: str) -> Tensor:
+    op, settings = "conv_grad_input", read_config(config)
+    weight = _lifted(weight, settings)
+    groups = _groups(op, settings, weight.shape[0])
+    _check(op, (grad, weight, bias), settings, weight.shape[1] * groups)
+    _expect(op, "grad channels", (grad.shape[1],), (weight.shape[0],))
     last = is_channels_last(grad)
-    kernel = weight.shape[2:]
-    pads = pad_pairs(padding, rank)
+    kernel, extras = weight.shape[2:], settings.output_padding or (0,) * len(settings.stride)
     spatial = [
         (o - 1) * s - lo - hi + d * (k - 1) + 1 + extra
         for o, k, s, d, (lo, hi), extra in zip(
-            grad.shape[2:], kernel, stride, dilation, pads, output_padding, strict=True
+            grad.shape[2:], kernel, settings.stride, settings.dilation, settings.padding, extras, strict=True
         )
     ]
-    forward = _spatial_out(spatial, kernel, stride, dilation, padding)
-    _expect("conv_grad_input", "output_padding below the stride for grad of size", grad.shape[2:], forward)
+    forward = _spatial_out(spatial, kernel, settings)
+    _expect(op, "output_padding below the stride for grad of size", grad.shape[2:], forward)
     out = _empty(grad, groups * weight.shape[1], spatial, last)
-    line = conv_line(
-        "dx",
-        (grad.dtype, weight.dtype),
-        ("nhwc" if last else "nchw", "cpu"),
-        (grad.shape[0], groups, weight.shape[1], weight.shape[0] // groups),
-        (spatial, kernel, stride, dilation, padding),
-    )
+    channels = (grad.shape[0], groups, weight.shape[1], weight.shape[0] // groups)
+    line = _line("dx", (grad.dtype, weight.dtype), channels, (last, spatial, kernel), settings)
     return _run(line, out, _dense(grad, last), dense(weight), bias)
 
 
-def _conv_grad_weight(
-    grad: Tensor,
-    input: Tensor,
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    wide: bool,
-) -> Tensor:
-    _check("conv_grad_weight", (grad, input, None), (stride, dilation, kernel_size), padding, 0)
-    _groups("conv_grad_weight", groups, grad.shape[1], input.shape[1])
-    spatial = _spatial_out(input.shape[2:], kernel_size, stride, dilation, padding)
-    _expect("conv_grad_weight", "grad of size", grad.shape[2:], spatial)
-    _expect("conv_grad_weight", "batch", (grad.shape[0],), (input.shape[0],))
+def _conv_grad_weight(grad: Tensor, input: Tensor, config: str) -> Tensor:
+    op, settings = "conv_grad_weight", read_config(config)
+    _check(op, (grad, input, None), settings, 0)
+    groups = _groups(op, settings, grad.shape[1], input.shape[1])
+    kernel = settings.kernel or ()
+    _expect(op, "as many kernel sizes as strides", (len(kernel),), (len(settings.stride),))
+    _expect(op, "grad of size", grad.shape[2:], _spatial_out(input.shape[2:], kernel, settings))
+    _expect(op, "batch", (grad.shape[0],), (input.shape[0],))
     last = is_channels_last(grad)
     c_in, c_out = input.shape[1] // groups, grad.shape[1] // groups
-    wide = wide and input.dtype in (torch.bfloat16, torch.float16)
-    out = torch.empty(
-        (grad.shape[1], c_in, *kernel_size), dtype=torch.float32 if wide else input.dtype, device=input.device
-    )
-    line = conv_line(
-        "dw",
-        (input.dtype, input.dtype),
-        ("nhwc" if last else "nchw", "cpu"),
-        (grad.shape[0], groups, c_in, c_out),
-        (input.shape[2:], kernel_size, stride, dilation, padding),
-    )
+    wide = settings.wide and input.dtype in (torch.bfloat16, torch.float16)
+    dtype = torch.float32 if wide else input.dtype
+    out = torch.empty((grad.shape[1], c_in, *kernel), dtype=dtype, device=input.device)
+    channels = (grad.shape[0], groups, c_in, c_out)
+    line = _line("dw", (input.dtype, input.dtype), channels, (last, input.shape[2:], kernel), settings)
     return _run(line + " wide" if wide else line, out, _dense(grad, last), _dense(input, last), None)

@@ -10,7 +10,9 @@ convolution) it is the size of the tensor produced.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,6 +41,78 @@ def _sizes(letter: str, values: Sequence[int]) -> str:
     return letter + "x".join(str(int(v)) for v in values)
 
 
+def _pads(pairs: Sequence[tuple[int, int]]) -> str:
+    return "p" + "x".join(f"{int(lo)}+{int(hi)}" for lo, hi in pairs)
+
+
+class Config(NamedTuple):
+    """How the raw operators are asked to convolve: the piece of a problem line that no tensor tells.
+
+    It travels as one string, ``s1x1 d1x1 p3+3x3+3 g96``, because torch spends half a microsecond on every list.
+    """
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    groups: int | None = None
+    """None: every input channel is a group"""
+    kernel: tuple[int, ...] | None = None
+    """of a weight gradient"""
+    output_padding: tuple[int, ...] | None = None
+    """of a transposed convolution"""
+    wide: bool = False
+    """a weight gradient in the accumulator's type"""
+
+    def __str__(self) -> str:
+        words = [_sizes("s", self.stride), _sizes("d", self.dilation), _pads(self.padding)]
+        if self.groups is not None:
+            words.append(f"g{int(self.groups)}")
+        if self.kernel is not None:
+            words.append(_sizes("k", self.kernel))
+        if self.output_padding is not None:
+            words.append(_sizes("o", self.output_padding))
+        return " ".join(words + ["wide"] * self.wide)
+
+
+def config(
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int | None,
+    output_padding: Sequence[int] | None = None,
+) -> Config:
+    """A configuration; padding as for :func:`pad_pairs`."""
+    extra = None if output_padding is None else tuple(output_padding)
+    pairs = pad_pairs(padding, len(stride))
+    return Config(tuple(stride), tuple(dilation), pairs, groups, output_padding=extra)
+
+
+def _read(text: str) -> Config:
+    words = {word[0]: word[1:] for word in text.split(" ")}
+
+    def ints(letter: str) -> tuple[int, ...]:
+        return tuple(int(part) for part in words[letter].split("x"))
+
+    pads = [pair.split("+") for pair in words["p"].split("x")]
+    return Config(
+        ints("s"),
+        ints("d"),
+        tuple((int(lo), int(hi)) for lo, hi in pads),
+        int(words["g"]) if "g" in words else None,
+        ints("k") if "k" in words else None,
+        ints("o") if "o" in words else None,
+        "w" in words,
+    )
+
+
+_recall = functools.lru_cache(maxsize=4096)(_read)
+
+
+def read_config(text: str) -> Config:
+    """The configuration that ``str`` wrote."""
+    return _read(text) if torch.compiler.is_dynamo_compiling() else _recall(text)
+
+
 def conv_line(
     pass_: str,
     dtypes: tuple[torch.dtype, torch.dtype],
@@ -55,7 +129,7 @@ def conv_line(
     dtype = activation if activation == weight else f"{activation}:{weight}"
     n, groups, c_in, c_out = (int(v) for v in channels)
     size, kernel, stride, dilation, padding = axes
-    pads = "p" + "x".join(f"{int(lo)}+{int(hi)}" for lo, hi in pad_pairs(padding, len(stride)))
+    pads = _pads(pad_pairs(padding, len(stride)))
     return " ".join(
         (
             f"conv {pass_} {dtype} {where[0]} {where[1]} n{n} g{groups} ci{c_in} co{c_out}",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _core
+from .._problem import config
 from ..ops import conv1d, conv2d, conv3d, fft_conv1d, fft_conv2d, fft_conv3d
 from .operands import Operands, in_layout
 from .problems import STEP, Problem
@@ -31,15 +32,16 @@ def striate(operands: Operands) -> Call:
     p, x, w, g = operands.problem, operands.x, operands.w, operands.g
     if p.pass_ == STEP:
         return _striate_step(operands)
-    ops, stride, padding = torch.ops.striate, list(p.stride), list(p.padding)
-    dilation, kernel, groups = list(p.dilation), list(p.kernel), p.groups
+    ops, settings = torch.ops.striate, config(p.stride, p.padding, p.dilation, p.groups)
     if p.pass_ == "fwd":
-        return lambda: ops.conv(x, w, None, stride, padding, dilation, groups)
+        forward = str(settings)
+        return lambda: ops.conv(x, w, None, forward)
     if p.pass_ == "dx":
-        extra = list(p.output_padding)
-        return lambda: ops.conv_grad_input(g, w, None, stride, padding, extra, dilation, groups)
+        back = str(settings._replace(output_padding=tuple(p.output_padding)))
+        return lambda: ops.conv_grad_input(g, w, None, back)
     wide = p.weight_dtype != p.dtype
-    return lambda: ops.conv_grad_weight(g, x, kernel, stride, padding, dilation, groups, wide)
+    weigh = str(settings._replace(kernel=tuple(p.kernel), wide=wide))
+    return lambda: ops.conv_grad_weight(g, x, weigh)
 
 
 def _preallocated(operands: Operands) -> Call:

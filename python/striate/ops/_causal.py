@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import _call
 from .._call import call, words
+from .._problem import Config
 from . import _composed, _cuda
 from ._convolution import (
     _bias_gradient,
@@ -125,7 +126,7 @@ def _gradient(
         grad = _through_silu(grad, causal(x, w, b, states, marks, False))
     history, channels = w.shape[1] - 1, w.shape[0]
     weight, wide = w.unsqueeze(1), w.dtype != x.dtype
-    trailing = ((0,), (1,), channels)
+    settings = Config((1,), (1,), ((0, 0),), channels)
     dx = dw = ds = None
     if marks is not None:
         layout = Layout(x, history, marks, states)
@@ -136,7 +137,7 @@ def _gradient(
         room = grad.new_zeros(1, channels, seen.shape[2] - history)
         sent = room.index_copy(-1, layout.place - history, _flat(grad))
         if wanted[0] or wanted[3]:
-            back = conv_grad_input(sent, weight, None, (1,), (0, 0), *trailing)
+            back = conv_grad_input(sent, weight, None, str(settings))
             total = x.shape[0] * x.shape[2] + (0 if states is None else states.shape[0] * history) + 1
             back = back.new_zeros(1, channels, total).index_add(-1, layout.source, back)
             dx = back[0, :, : x.shape[0] * x.shape[2]].unflatten(1, (x.shape[0], x.shape[2])).transpose(0, 1)
@@ -147,16 +148,16 @@ def _gradient(
                     .transpose(0, 1)
                 )
         if wanted[1]:
-            dw = conv_grad_weight(sent, seen, (w.shape[1],), (1,), (0, 0), (1,), channels, wide)
+            dw = conv_grad_weight(sent, seen, str(settings._replace(kernel=(w.shape[1],), wide=wide)))
     else:
         seen = x if states is None else torch.cat([states, x], -1)
-        pads = (history if states is None else 0, 0)
+        settings = settings._replace(padding=((history if states is None else 0, 0),))
         if wanted[0] or wanted[3]:
-            dx = conv_grad_input(grad, weight, None, (1,), pads, *trailing)
+            dx = conv_grad_input(grad, weight, None, str(settings))
             if states is not None:
                 ds, dx = dx[..., :history], dx[..., history:]
         if wanted[1]:
-            dw = conv_grad_weight(grad, seen, (w.shape[1],), (1,), pads, (1,), channels, wide)
+            dw = conv_grad_weight(grad, seen, str(settings._replace(kernel=(w.shape[1],), wide=wide)))
     dw = None if dw is None else dw.squeeze(1)
     return dx, dw, _bias_gradient(grad, b) if wanted[2] else None, ds, None
 

@@ -8,6 +8,7 @@ channel_sum, whose bits do not depend on the number of threads.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._call import call, dense
-from .._problem import is_channels_last, pad_pairs
+from .._problem import Config, is_channels_last, read_config
 from ._family import Family, Member, Statics
 
 Ints = Sequence[int]
@@ -38,49 +39,53 @@ def _empty_like_layout(
     return reference.new_empty_strided(shape, strides, dtype=dtype)
 
 
-def _fake_conv(
-    input: Tensor, weight: Tensor, bias: Maybe, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
-    spatial = []
-    for axis, (lo, hi) in enumerate(pad_pairs(padding, len(stride))):
-        size, kernel = input.shape[2 + axis], weight.shape[2 + axis]
-        out = (size + lo + hi - dilation[axis] * (kernel - 1) - 1) // stride[axis] + 1
+def _same_device(first: Tensor, *others: Maybe) -> None:
+    for other in others:
+        if other is not None and other.device != first.device:
+            raise RuntimeError(f"striate: expected tensors on {first.device}, got one on {other.device}")
+
+
+def _fake_conv(input: Tensor, weight: Tensor, bias: Maybe, config: str) -> Tensor:
+    _same_device(input, weight, bias)
+    settings = read_config(config)
+    rank = len(settings.stride)
+    kernel, spatial = weight.shape[-rank:], []
+    for axis, (lo, hi) in enumerate(settings.padding):
+        reach = settings.dilation[axis] * (kernel[axis] - 1) + 1
+        out = (input.shape[2 + axis] + lo + hi - reach) // settings.stride[axis] + 1
         torch._check(out > 0, lambda: "striate::conv: the kernel is larger than the padded input")
         spatial.append(out)
     return _empty_like_layout(input, (input.shape[0], weight.shape[0], *spatial))
 
 
-def _fake_grad_input(
-    grad: Tensor,
-    weight: Tensor,
-    bias: Maybe,
-    stride: Ints,
-    padding: Ints,
-    output_padding: Ints,
-    dilation: Ints,
-    groups: int,
-) -> Tensor:
-    spatial = []
-    for axis, (lo, hi) in enumerate(pad_pairs(padding, len(stride))):
-        reach = dilation[axis] * (weight.shape[2 + axis] - 1) + 1
-        size = (grad.shape[2 + axis] - 1) * stride[axis] - lo - hi + reach + output_padding[axis]
+def _fake_grad_input(grad: Tensor, weight: Tensor, bias: Maybe, config: str) -> Tensor:
+    _same_device(grad, weight, bias)
+    settings = read_config(config)
+    rank = len(settings.stride)
+    kernel, spatial = weight.shape[-rank:], []
+    extra = settings.output_padding or (0,) * rank
+    for axis, (lo, hi) in enumerate(settings.padding):
+        reach = settings.dilation[axis] * (kernel[axis] - 1) + 1
+        size = (grad.shape[2 + axis] - 1) * settings.stride[axis] - lo - hi + reach + extra[axis]
         torch._check(size > 0, lambda: "striate::conv_grad_input: the result would be empty")
         spatial.append(size)
-    return _empty_like_layout(grad, (grad.shape[0], weight.shape[1] * groups, *spatial))
+    each = 1 if weight.dim() == rank + 1 else weight.shape[1]
+    return _empty_like_layout(grad, (grad.shape[0], each * _groups(settings), *spatial))
 
 
-def _fake_grad_weight(
-    grad: Tensor,
-    input: Tensor,
-    kernel_size: Ints,
-    stride: Ints,
-    padding: Ints,
-    dilation: Ints,
-    groups: int,
-    wide: bool,
-) -> Tensor:
-    dtype = torch.float32 if wide and input.dtype in (torch.bfloat16, torch.float16) else input.dtype
-    return input.new_empty((grad.shape[1], input.shape[1] // groups, *kernel_size), dtype=dtype)
+def _fake_grad_weight(grad: Tensor, input: Tensor, config: str) -> Tensor:
+    _same_device(grad, input)
+    settings = read_config(config)
+    assert settings.kernel is not None
+    dtype = torch.float32 if settings.wide and input.dtype in (torch.bfloat16, torch.float16) else input.dtype
+    shape = (grad.shape[1], input.shape[1] // _groups(settings), *settings.kernel)
+    return input.new_empty(shape, dtype=dtype)
+
+
+def _groups(settings: Config) -> int:
+    if settings.groups is None:
+        raise RuntimeError("striate: a gradient's configuration must say its groups")
+    return settings.groups
 
 
 def _fake_channel_sum(input: Tensor, wide: bool) -> Tensor:
@@ -119,31 +124,75 @@ def _flops_grad_weight(g: Ints, x: Ints, *_: Any, out_shape: Any = None, **__: A
     return _flops(out_shape, out_shape, g[0], g[2:])
 
 
-def leftover(size: Ints, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints) -> tuple[int, ...]:
+def leftover(size: Ints, kernel: Ints, settings: Config) -> tuple[int, ...]:
     """Input positions past the last window, per axis: the output_padding that restores the input size."""
-    pads = pad_pairs(padding, len(stride))
+    stride, dilation, pads = settings.stride, settings.dilation, settings.padding
     return tuple(
         0 if s == 1 else int((i + lo + hi - d * (k - 1) - 1) % s)
         for i, k, s, d, (lo, hi) in zip(size, kernel, stride, dilation, pads, strict=True)
     )
 
 
+def _back(config: str, size: Ints, kernel: Ints, channels: int, wide: bool) -> tuple[str, str]:
+    """Configurations of the input and the weight gradient of a convolution of so many input positions."""
+    settings = read_config(config)
+    plain = settings._replace(groups=channels if settings.groups is None else settings.groups)
+    return (
+        str(plain._replace(output_padding=leftover(size, kernel, settings))),
+        str(plain._replace(kernel=tuple(kernel), wide=wide)),
+    )
+
+
+def _ahead(config: str, kernel: Ints, wide: bool) -> tuple[str, str]:
+    """Configurations of the convolution that an input gradient belongs to, and of its weight gradient."""
+    plain = read_config(config)._replace(output_padding=None)
+    return str(plain), str(plain._replace(kernel=tuple(kernel), wide=wide))
+
+
+def _plain(config: str) -> str:
+    """The configuration of the convolution that a weight gradient belongs to."""
+    return str(read_config(config)._replace(kernel=None, wide=False))
+
+
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` behind a memo, which symbolic sizes and traces go around."""
+    recall = functools.lru_cache(maxsize=4096)(function)
+
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            return function(*args)
+        try:
+            return recall(*args)
+        except TypeError:
+            return function(*args)
+
+    return call
+
+
+_back, _ahead, _plain = _remembered(_back), _remembered(_ahead), _remembered(_plain)
+
+
 def _bias_gradient(grad: Tensor, bias: Maybe) -> Maybe:
     return None if bias is None else channel_sum(grad, bias.dtype != grad.dtype)
+
+
+def _weight_gradient(grad: Tensor, input: Tensor, weight: Tensor, config: str) -> Tensor:
+    dw = conv_grad_weight(grad, input, config)
+    return dw if dw.dim() == weight.dim() else dw.squeeze(1)
+
+
+def _kernel_of(config: str, weight: Tensor) -> torch.Size:
+    return weight.shape[-len(read_config(config).stride) :]
 
 
 def _conv_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> Any:
     x, w, b = tensors
     assert x is not None and w is not None
-    stride, padding, dilation, groups = statics
-    kernel = w.shape[2:]
-    dx = dw = None
-    if wanted[0]:
-        extra = leftover(x.shape[2:], kernel, stride, padding, dilation)
-        dx = conv_grad_input(grad, w, None, stride, padding, extra, dilation, groups)
-    if wanted[1]:
-        wide = w.dtype != x.dtype
-        dw = conv_grad_weight(grad, x, tuple(kernel), stride, padding, dilation, groups, wide)
+    (config,) = statics
+    kernel, wide = _kernel_of(config, w), w.dtype != x.dtype
+    to_input, to_weight = _back(config, x.shape[2:], kernel, x.shape[1], wide)
+    dx = conv_grad_input(grad, w, None, to_input) if wanted[0] else None
+    dw = _weight_gradient(grad, x, w, to_weight) if wanted[1] else None
     return dx, dw, _bias_gradient(grad, b) if wanted[2] else None
 
 
@@ -152,12 +201,10 @@ def _grad_input_gradient(
 ) -> Any:
     g, w, b = tensors
     assert g is not None and w is not None
-    stride, padding, _, dilation, groups = statics
-    dg = conv(grad, w, None, stride, padding, dilation, groups) if wanted[0] else None
-    dw = None
-    if wanted[1]:
-        wide = w.dtype != g.dtype
-        dw = conv_grad_weight(g, grad, tuple(w.shape[2:]), stride, padding, dilation, groups, wide)
+    (config,) = statics
+    forward, to_weight = _ahead(config, _kernel_of(config, w), w.dtype != g.dtype)
+    dg = conv(grad, w, None, forward) if wanted[0] else None
+    dw = _weight_gradient(g, grad, w, to_weight) if wanted[1] else None
     return dg, dw, _bias_gradient(grad, b) if wanted[2] else None
 
 
@@ -166,12 +213,12 @@ def _grad_weight_gradient(
 ) -> Any:
     g, x = tensors
     assert g is not None and x is not None
-    kernel, stride, padding, dilation, groups, _ = statics
-    dg = conv(x, grad, None, stride, padding, dilation, groups) if wanted[0] else None
+    forward = _plain(statics[0])
+    dg = conv(x, grad, None, forward) if wanted[0] else None
     dx = None
     if wanted[1]:
-        extra = leftover(x.shape[2:], kernel, stride, padding, dilation)
-        dx = conv_grad_input(g, grad, None, stride, padding, extra, dilation, groups)
+        to_input, _ = _back(forward, x.shape[2:], _kernel_of(forward, grad), x.shape[1], False)
+        dx = conv_grad_input(g, grad, None, to_input)
     return dg, dx
 
 
@@ -226,13 +273,18 @@ def _into_channels(tensor: Tensor, axis: int | None, size: int) -> Tensor:
     return _front(tensor, axis, size).movedim(0, 1).flatten(1, 2)
 
 
+def _repeated(config: str, times: int) -> str:
+    """The configuration with all groups several times over."""
+    settings = read_config(config)
+    return config if settings.groups is None else str(settings._replace(groups=times * settings.groups))
+
+
 def _affine_fold(member: Any) -> Any:
     def fold(
         size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
     ) -> tuple[Tensor, int]:
         a, w, bias = tensors
         assert a is not None and w is not None
-        head, groups = statics[:-1], statics[-1]
         together = bias if axes[2] is None and axes[1] is None else None
         if axes[1] is None:
             if axes[0] is None:
@@ -245,8 +297,7 @@ def _affine_fold(member: Any) -> Any:
                 _into_channels(a, axes[0], size),
                 _front(w, axes[1], size).flatten(0, 1),
                 together,
-                *head,
-                size * groups,
+                _repeated(statics[0], size),
             )
             y = y.unflatten(1, (size, y.shape[1] // size)).movedim(1, 0)
         if bias is not None and together is None:
@@ -262,9 +313,8 @@ def _grad_weight_fold(
 ) -> tuple[Tensor, int]:
     g, x = tensors
     assert g is not None and x is not None
-    kernel, stride, padding, dilation, groups, wide = statics
     folded = [_into_channels(t, axis, size) for t, axis in ((g, axes[0]), (x, axes[1]))]
-    dw = conv_grad_weight(*folded, kernel, stride, padding, dilation, size * groups, wide)
+    dw = conv_grad_weight(*folded, _repeated(statics[0], size))
     return dw.unflatten(0, (size, dw.shape[0] // size)), 0
 
 
@@ -293,8 +343,7 @@ family = Family("striate")
 conv: Callable[..., Tensor] = family.add(
     Member(
         name="conv",
-        schema="(Tensor input, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] dilation, int groups)"
-        " -> Tensor",
+        schema="(Tensor input, Tensor weight, Tensor? bias, str config) -> Tensor",
         tensors=3,
         fake=_fake_conv,
         flops=_flops_conv,
@@ -307,8 +356,7 @@ conv: Callable[..., Tensor] = family.add(
 conv_grad_input: Callable[..., Tensor] = family.add(
     Member(
         name="conv_grad_input",
-        schema="(Tensor grad, Tensor weight, Tensor? bias, int[] stride, int[] padding, int[] output_padding, "
-        "int[] dilation, int groups) -> Tensor",
+        schema="(Tensor grad, Tensor weight, Tensor? bias, str config) -> Tensor",
         tensors=3,
         fake=_fake_grad_input,
         flops=_flops_grad_input,
@@ -321,8 +369,7 @@ conv_grad_input: Callable[..., Tensor] = family.add(
 conv_grad_weight: Callable[..., Tensor] = family.add(
     Member(
         name="conv_grad_weight",
-        schema="(Tensor grad, Tensor input, int[] kernel_size, int[] stride, int[] padding, int[] dilation, "
-        "int groups, bool wide) -> Tensor",
+        schema="(Tensor grad, Tensor input, str config) -> Tensor",
         tensors=2,
         fake=_fake_grad_weight,
         flops=_flops_grad_weight,

@@ -15,7 +15,7 @@ from .._listen import listening
 from .._problem import is_channels_last, layout_word
 from . import _cuda
 from ._resolve import Call, Plan, problem_line
-from .conv import CALLS, plan_of
+from .conv import CALLS, plan_of, unfit
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,8 @@ def _of_call(
     )
     if not plan.raw:
         return Explanation(None, "torch", why=plan.why)
-    if plan.dense and not input.is_contiguous():
-        return Explanation(None, "torch", why="not depthwise, and input is not contiguous")
+    if why := unfit(plan, input):
+        return Explanation(None, "torch", why=why)
     layout, copies = _copies(call, plan, input, weight)
     return _of_line(problem_line(call, plan, input, weight, layout), copies)
 

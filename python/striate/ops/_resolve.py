@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 
-from .._problem import DTYPE_WORDS, conv_line, pad_pairs
+from .._problem import DTYPE_WORDS, config, conv_line, pad_pairs, read_config
 from . import _cuda, _sliding
 from ._torch_row import Shape
 
@@ -41,20 +41,24 @@ class Call:
     rank: int
     kind: str
     """``conv``, ``transpose`` or ``depthwise``"""
+    axes: int = field(init=False)
+    """axes of a batched input"""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "axes", self.rank + 2)
 
 
 class Plan(NamedTuple):
-    """What to run. ``statics`` are the trailing arguments of the raw op when ``raw``."""
+    """What to run."""
 
     raw: bool
-    direct: bool
-    """batched, so that the input goes to the raw op as it is"""
     dense: bool
     """several channels per group, for sliding kernels: worth it for contiguous input outside autocast"""
-    statics: tuple[Any, ...]
+    config: str
+    """the last argument of the raw op when ``raw``"""
     batched: bool
     lift: bool
-    """the weight came without its unit channel axis"""
+    """the weight came without its unit channel axis, which only torch needs"""
     groups: int
     why: str
     """for the row ``torch``: the reason"""
@@ -98,13 +102,25 @@ def resolve(
         refused = _sliding.refusal(outputs, groups, kernel, (stride, dilation), input.dtype, shape.out)
         why = f"not depthwise: {refused}" if refused else ""
     if why:
-        return Plan(False, False, False, (), batched, lift, groups, why, shape)
+        return Plan(False, False, "", batched, lift, groups, why, shape)
+    extra = None
     if call.kind == "transpose":
-        pads, output_padding = _fold_output_padding(stride, pads, output_padding)
-        statics: tuple[Any, ...] = (stride, pads, output_padding, dilation, groups)
-    else:
-        statics = (stride, pads, dilation, groups)
-    return Plan(True, batched, dense, statics, batched, lift, groups, "", shape)
+        pads, extra = _fold_output_padding(stride, pads, output_padding)
+    text = str(config(stride, pads, dilation, None if call.kind == "depthwise" else groups, extra))
+    return Plan(True, dense, text, batched, lift, groups, "", shape)
+
+
+@functools.lru_cache(maxsize=1024, typed=True)
+def config_of_options(call: Call, stride: Any, padding: Any, dilation: Any, groups: Any) -> str:
+    """The configuration of a depthwise convolution where the options tell it all, else an empty string.
+
+    No shape is looked at: the raw operator refuses what does not fit, and ``resolve`` explains that afterwards.
+    """
+    if call.kind == "transpose" or isinstance(padding, str) or groups == 1:
+        return ""
+    lists = [("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1)]
+    steps, pads, spread = (_ints(call, name, value, call.rank, least) for name, value, least in lists)
+    return str(config(steps, pads, spread, None if call.kind == "depthwise" else _groups(call, groups)))
 
 
 @functools.lru_cache(maxsize=4096, typed=True)
@@ -399,21 +415,19 @@ def problem_line(call: Call, plan: Plan, input: torch.Tensor, weight: torch.Tens
     batch = input.shape[0] if plan.batched else 1
     kernel = tuple(weight.shape[-call.rank :])
     c_in, c_out = weight.shape[1] if plan.dense else 1, weight.shape[0] // plan.groups
-    stride, pads = plan.statics[0], plan.statics[1]
-    if call.kind == "transpose":
-        _, _, extra, dilation, _ = plan.statics
+    settings = read_config(plan.config)
+    stride, dilation = settings.stride, settings.dilation
+    if settings.output_padding is not None:
         size = tuple(
             (o - 1) * s - lo - hi + d * (k - 1) + 1 + e
             for o, s, (lo, hi), d, k, e in zip(
-                size, stride, pad_pairs(pads, call.rank), dilation, kernel, extra, strict=True
+                size, stride, settings.padding, dilation, kernel, settings.output_padding, strict=True
             )
         )
-    else:
-        dilation = plan.statics[2]
     return conv_line(
         "dx" if call.kind == "transpose" else "fwd",
         (input.dtype, weight.dtype),
         (layout, input.device.type),
         (batch, plan.groups, c_in, c_out),
-        (size, kernel, stride, dilation, pads),
+        (size, kernel, stride, dilation, [side for pair in settings.padding for side in pair]),
     )

@@ -13,7 +13,7 @@ from . import _torch_row
 from ._convolution import conv as _conv
 from ._convolution import conv_grad_input as _conv_grad_input
 from ._family import autocast_args
-from ._resolve import Call, Plan, Tensors, remembered, resolve
+from ._resolve import Call, Plan, Tensors, config_of_options, remembered, resolve
 
 Ints = int | Sequence[int]
 _compiling = torch.compiler.is_dynamo_compiling
@@ -169,36 +169,29 @@ def _run(
     groups: Any,
     output_padding: Any = 0,
 ) -> Tensor:
-    if _compiling():
-        plan = plan_of(call, input, weight, bias, stride, padding, dilation, groups, output_padding)
-    else:
+    if not _compiling() and type(input) is Tensor and input.is_cpu and input.ndim == call.axes:
         try:
-            if not (input.is_cpu and weight.is_cpu):
-                raise TypeError
-            about_bias = None if bias is None else (bias.shape, bias.dtype, bias.device)
-            plan = remembered(
-                call,
-                input.shape,
-                input.dtype,
-                weight.shape,
-                weight.dtype,
-                about_bias,
-                stride,
-                padding,
-                dilation,
-                groups,
-                output_padding,
-            )
-        except (TypeError, AttributeError):
-            # unhashable lists and symbolic sizes, other devices, and wrong types, which are explained there
-            plan = plan_of(call, input, weight, bias, stride, padding, dilation, groups, output_padding)
-        if plan.direct and not _any_autocast() and (not plan.dense or input.is_contiguous()):
-            if plan.lift:
-                weight = weight.unsqueeze(1)
-            if call.kind == "transpose":
-                return _conv_grad_input(input, weight, bias, *plan.statics)
-            return _conv(input, weight, bias, *plan.statics)
+            config = config_of_options(call, stride, padding, dilation, groups)
+            fits = groups is None or (len(shape := weight.shape) == call.axes and shape[1] == 1)
+            if config and fits and weight.is_cpu and not _any_autocast():
+                return _conv(input, weight, bias, config)
+        except Exception:
+            pass  # a mistake in the arguments is explained below; anything else happens there again
+    plan = _plan(call, input, weight, bias, (stride, padding, dilation, groups, output_padding))
     return _general(call, plan, input, weight, bias, (stride, padding, dilation, output_padding))
+
+
+def _plan(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Plan:
+    """The plan of a call, from the memo if nothing about it is symbolic."""
+    if not _compiling():
+        try:
+            if input.is_cpu and weight.is_cpu:
+                about_bias = None if bias is None else (bias.shape, bias.dtype, bias.device)
+                about = (input.shape, input.dtype, weight.shape, weight.dtype, about_bias)
+                return remembered(call, *about, *options)
+        except (TypeError, AttributeError):
+            pass  # unhashable lists and symbolic sizes, and wrong types, which are explained below
+    return plan_of(call, input, weight, bias, *options)
 
 
 def plan_of(
@@ -234,25 +227,27 @@ def _not_a_tensor(call: Call, name: str, value: Any) -> NoReturn:
     raise TypeError(f"{call.name}: {name} must be a Tensor, not {type(value).__name__}")
 
 
+def unfit(plan: Plan, input: Tensor) -> str:
+    """Why torch takes a call with several channels per group that sliding kernels could, or an empty string."""
+    if plan.dense and not input.is_contiguous():
+        return "not depthwise, and input is not contiguous"
+    return "not depthwise, under autocast" if plan.dense and _any_autocast() else ""
+
+
 def _general(
     call: Call, plan: Plan, input: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
 ) -> Tensor:
-    """Everything but a batched raw call outside autocast."""
+    """Any planned call."""
     transformed = _compiling() and _functorch_active()  # Dynamo traces no custom Function inside a transform
-    unfit = plan.dense and (_any_autocast() or not input.is_contiguous())
-    if not plan.raw or transformed or unfit:
-        leave_to_torch(plan.why or "not depthwise, and input is not contiguous")
+    why = plan.why or unfit(plan, input)
+    if why or transformed:
+        leave_to_torch(why)
         return _through_torch(call, plan, input, weight, bias, options)
     device = input.device.type
     if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         (input,), (weight, bias) = autocast_args(device, (input,), (weight, bias))  # type: ignore[assignment]
-    if plan.lift:
-        weight = weight.unsqueeze(1)
     x = input if plan.batched else input.unsqueeze(0)
-    if call.kind == "transpose":
-        y = _conv_grad_input(x, weight, bias, *plan.statics)
-    else:
-        y = _conv(x, weight, bias, *plan.statics)
+    y = (_conv_grad_input if call.kind == "transpose" else _conv)(x, weight, bias, plan.config)
     return y if plan.batched else y.squeeze(0)
 
 

@@ -7,11 +7,9 @@ use striate_core::DType;
 
 /// Most dimensions a tensor of a convolution has: batch, channels, three axes.
 pub const MAX_DIM: usize = 5;
-/// Most integers a list argument has: two pads for each axis.
-pub const MAX_INTS: usize = 6;
 
-/// Sizes and strides; only the first `dim` entries mean anything.
-#[derive(Clone, Copy)]
+/// Sizes and strides; entries past `dim` are 1.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Number of dimensions; with more than [`MAX_DIM`] nothing else is filled in.
     pub dim: usize,
@@ -265,41 +263,32 @@ impl Shim {
     }
 }
 
-/// The integers of a list argument.
-#[derive(Clone, Copy)]
-pub struct Ints {
-    len: usize,
-    values: [i64; MAX_INTS],
+/// A string that is ours to give back.
+pub struct Text(Handle);
+
+impl Drop for Text {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned by this value alone and used no more.
+        unsafe { (shim().delete_string)(self.0) };
+    }
 }
 
-impl Ints {
-    /// Reads a list argument and gives it back.
-    ///
+impl Text {
     /// # Safety
-    /// The word must be an integer list argument that nobody else gives back.
-    pub unsafe fn own(word: Boxed) -> Ints {
-        let (shim, list) = (shim(), word as Handle);
-        let (mut len, mut values) = (0, [0; MAX_INTS]);
-        // SAFETY: a live list, read inside its length and given back once, at the end.
+    /// The word must be a string argument that nobody else gives back.
+    pub unsafe fn own(word: Boxed) -> Text {
+        Text(word as Handle)
+    }
+
+    /// Its characters; none if they are not UTF-8.
+    pub fn as_str(&self) -> &str {
+        let (shim, mut len, mut start) = (shim(), 0, std::ptr::null());
+        // SAFETY: a live string, whose bytes live as long as it does.
         unsafe {
-            (shim.list_size)(list, &mut len);
-            for (index, value) in values.iter_mut().enumerate().take(len) {
-                let mut word = 0;
-                (shim.list_item)(list, index, &mut word);
-                *value = word as i64;
+            if (shim.string_length)(self.0, &mut len) | (shim.string_start)(self.0, &mut start) != 0 {
+                return "";
             }
-            (shim.delete_list)(list);
+            std::str::from_utf8(std::slice::from_raw_parts(start.cast(), len)).unwrap_or("")
         }
-        Ints { len, values }
-    }
-
-    /// The values; longer lists than any argument may have keep their length but lose their tail.
-    pub fn values(&self) -> &[i64] {
-        &self.values[..self.len.min(MAX_INTS)]
-    }
-
-    /// Number of values in the argument.
-    pub fn len(&self) -> usize {
-        self.len
     }
 }

@@ -3,6 +3,7 @@
 
 mod call;
 mod capi;
+mod config;
 mod cuda;
 mod handles;
 mod launch;
@@ -10,6 +11,7 @@ mod listen;
 mod memory;
 mod own_pool;
 mod planning;
+mod prepared;
 mod py;
 mod request;
 mod torch;

@@ -21,9 +21,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 
 /// The plan for a problem.
 pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
-    let plan = if let Some(plan) = striate_plan::last(problem) {
-        plan
-    } else {
+    let plan = {
         let _alone = alone();
         striate_plan::plan(problem)?
     };

@@ -1,10 +1,12 @@
 //! From the arguments of a raw operator to a validated problem. Pure arithmetic on sizes: no memory is touched.
 
-use crate::handles::{Ints, MAX_DIM, Shape};
+use crate::config::Config;
+use crate::handles::{MAX_DIM, Shape};
 use striate_core::geometry::Channels;
 use striate_core::{Axis, DType, Device, Geometry, Layout, Pass, Problem};
 
 /// What is asked of a tensor argument before its memory is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// Sizes and strides.
     pub shape: Shape,
@@ -13,6 +15,7 @@ pub struct Facts {
 }
 
 /// The arguments of one of the three operators, named by the pass they ask for.
+#[derive(Clone, Copy)]
 pub struct Request {
     /// Tensor to produce.
     pub pass: Pass,
@@ -22,18 +25,8 @@ pub struct Request {
     pub operands: [Facts; 2],
     /// Bias of a forward pass or a transposed convolution.
     pub bias: Option<Facts>,
-    /// Stride per axis.
-    pub stride: Ints,
-    /// One pad per axis, or a low and a high one.
-    pub padding: Ints,
-    /// Dilation per axis.
-    pub dilation: Ints,
-    /// Output padding of a transposed convolution, kernel size of a weight gradient, unused forward.
-    pub extra: Option<Ints>,
-    /// Number of channel groups.
-    pub groups: i64,
-    /// Whether a weight gradient is produced in the accumulator's type.
-    pub wide: bool,
+    /// The rest.
+    pub config: Config,
 }
 
 fn torch_name(code: i32) -> &'static str {
@@ -81,6 +74,25 @@ impl Request {
 
     /// The problem this asks for, or what is wrong with which argument.
     pub fn problem(&self) -> Result<Problem, String> {
+        self.lifted().checked()
+    }
+
+    /// The same with the unit axis of a weight that came without.
+    fn lifted(&self) -> Request {
+        let mut made = *self;
+        let [first, second] = &mut made.operands;
+        if self.pass != Pass::Dw && second.shape.dim + 1 == first.shape.dim && (2..MAX_DIM).contains(&second.shape.dim)
+        {
+            let shape = &mut second.shape;
+            shape.sizes[1..].rotate_right(1);
+            shape.strides[1..].rotate_right(1);
+            (shape.sizes[1], shape.strides[1]) = (1, 1);
+            shape.dim += 1;
+        }
+        made
+    }
+
+    fn checked(&self) -> Result<Problem, String> {
         let rank = self.rank()?;
         let (dtype, weight_dtype) = self.dtypes()?;
         self.lists(rank)?;
@@ -118,7 +130,7 @@ impl Request {
             demand(second == first, || {
                 format!("{other}: expected {} like {name}, got {}", dtype_name(first), dtype_name(second))
             })?;
-            return Ok((dtype, if self.wide { dtype.accumulator() } else { dtype }));
+            return Ok((dtype, if self.config.wide { dtype.accumulator() } else { dtype }));
         }
         match second {
             Ok(weight) if weight == dtype || weight == dtype.accumulator() => Ok((dtype, weight)),
@@ -130,21 +142,32 @@ impl Request {
     }
 
     fn lists(&self, rank: usize) -> Result<(), String> {
-        let extra = if self.pass == Pass::Dx { "output_padding" } else { "kernel_size" };
-        let lists = [("stride", Some(&self.stride)), ("dilation", Some(&self.dilation)), (extra, self.extra.as_ref())];
+        let Config { stride, dilation, padding, kernel, output_padding, .. } = &self.config;
+        let none = Default::default();
+        let kernel = if self.pass == Pass::Dw { Some(kernel.as_ref().unwrap_or(&none)) } else { None };
+        let lists = [
+            ("stride", Some(stride)),
+            ("dilation", Some(dilation)),
+            ("padding", Some(&padding.0)),
+            ("kernel_size", kernel),
+            ("output_padding", output_padding.as_ref()),
+        ];
         for (name, list) in lists {
             let Some(list) = list else { continue };
             demand(list.len() == rank, || format!("{name}: expected {rank} entries, got {}", list.len()))?;
         }
-        let pads = self.padding.len();
-        demand(pads == rank || pads == 2 * rank, || {
-            format!("padding: expected {rank} or {} entries, got {pads}", 2 * rank)
-        })
+        Ok(())
     }
 
     fn channels(&self) -> Result<Channels, String> {
-        let ([name, other], groups) = (self.names(), self.groups);
+        let [name, other] = self.names();
         let [first, second] = [&self.operands[0].shape.sizes, &self.operands[1].shape.sizes];
+        let groups = match (self.config.groups, self.pass) {
+            (Some(groups), _) => groups,
+            (None, Pass::Fwd) => first[1],
+            (None, Pass::Dw) => second[1],
+            (None, Pass::Dx) => return Err("groups: expected in the configuration of an input gradient".into()),
+        };
         demand(groups >= 1, || format!("groups: expected at least 1, got {groups}"))?;
         let divided = |name: &str, what: &str, count: i64| {
             demand(count % groups == 0, || format!("{name}: expected {what} divisible by groups={groups}, got {count}"))
@@ -184,16 +207,16 @@ impl Request {
 
     fn axis(&self, axis: usize) -> Result<Axis, String> {
         let [first, second] = [&self.operands[0].shape.sizes, &self.operands[1].shape.sizes];
-        let (stride, dilation) = (self.stride.values()[axis], self.dilation.values()[axis]);
-        let pads = self.padding.values();
-        let pad = if pads.len() == self.stride.len() {
-            (pads[axis], pads[axis])
-        } else {
-            (pads[2 * axis], pads[2 * axis + 1])
-        };
-        let extra = self.extra.as_ref().map_or(0, |list| list.values()[axis]);
+        let Config { stride, dilation, padding, .. } = &self.config;
+        let [stride, dilation, low, high] = [stride, dilation, &padding.0, &padding.1].map(|list| list.values()[axis]);
+        let pad = (low, high);
+        let list = if self.pass == Pass::Dw { &self.config.kernel } else { &self.config.output_padding };
+        let extra = list.as_ref().map_or(0, |list| list.values()[axis]);
         match self.pass {
-            Pass::Fwd => Axis::new(first[2 + axis], second[2 + axis], stride, dilation, pad),
+            Pass::Fwd => {
+                demand(first[2 + axis] >= 1, || format!("input: expected positions, got {}", first[2 + axis]))?;
+                Axis::new(first[2 + axis], second[2 + axis], stride, dilation, pad)
+            }
             Pass::Dx => {
                 for (name, value) in [("kernel size", second[2 + axis]), ("stride", stride), ("dilation", dilation)] {
                     demand(value >= 1, || format!("{name}: expected at least 1, got {value}"))?;

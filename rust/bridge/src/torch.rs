@@ -3,17 +3,18 @@
 //! A kernel owns its inputs: they are taken over first, by values that give them back on every path, and only then
 //! looked at. Failures and panics become C++ exceptions, which Python sees as `RuntimeError`.
 
-use crate::handles::{Home, Ints, MAX_DIM, Shape, Tensor};
+use crate::handles::{Home, MAX_DIM, Shape, Tensor, Text};
 use crate::launch::{Addresses, is_empty, launch, panic_text};
-use crate::request::{Facts, Request};
-use crate::torch_pool::{estimated_microseconds, with_pool};
+use crate::prepared::{Looks, prepared};
+use crate::request::Facts;
+use crate::torch_pool::with_pool;
 use crate::torch_stable::{Boxed, Kernel, Shim, WRITTEN_FOR, connect, shim};
 use std::ffi::{CStr, CString};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::Mutex;
-use striate_core::{Device, Layout, Pass, Role};
+use striate_core::{Device, Pass, Role};
 
 /// Operators and their kernels. The schemas stand in python/striate/ops/_convolution.py.
 const KERNELS: [(&CStr, Kernel); 3] =
@@ -50,42 +51,34 @@ pub fn register(path: &Path) -> Result<(), String> {
 }
 
 extern "C-unwind" fn conv(stack: *mut Boxed, _inputs: u64, _outputs: u64) {
-    answer(stack, c"striate::conv", || {
-        // SAFETY: the schema has seven arguments, of these types in this order; they are taken over once.
-        unsafe {
-            let tensors = (Tensor::own(*stack), Tensor::own(*stack.add(1)), Tensor::own_optional(*stack.add(2)));
-            let lists = [3, 4, 5].map(|i| Ints::own(*stack.add(i)));
-            (Pass::Fwd, tensors, lists, None, *stack.add(6) as i64, false)
-        }
-    });
+    // SAFETY: the schema has an optional bias and four arguments.
+    answer(stack, c"striate::conv", || unsafe { with_bias(Pass::Fwd, stack) });
 }
 
 extern "C-unwind" fn conv_grad_input(stack: *mut Boxed, _inputs: u64, _outputs: u64) {
-    answer(stack, c"striate::conv_grad_input", || {
-        // SAFETY: the schema has eight arguments, of these types in this order; they are taken over once.
-        unsafe {
-            let tensors = (Tensor::own(*stack), Tensor::own(*stack.add(1)), Tensor::own_optional(*stack.add(2)));
-            let lists = [3, 4, 6].map(|i| Ints::own(*stack.add(i)));
-            (Pass::Dx, tensors, lists, Some(Ints::own(*stack.add(5))), *stack.add(7) as i64, false)
-        }
-    });
+    // SAFETY: the schema has an optional bias and four arguments.
+    answer(stack, c"striate::conv_grad_input", || unsafe { with_bias(Pass::Dx, stack) });
 }
 
 extern "C-unwind" fn conv_grad_weight(stack: *mut Boxed, _inputs: u64, _outputs: u64) {
     answer(stack, c"striate::conv_grad_weight", || {
-        // SAFETY: the schema has eight arguments, of these types in this order; they are taken over once. A bool
-        // fills the lowest byte of its word.
-        unsafe {
-            let tensors = (Tensor::own(*stack), Tensor::own(*stack.add(1)), None);
-            let lists = [3, 4, 5].map(|i| Ints::own(*stack.add(i)));
-            let wide = *stack.add(7) & 0xff != 0;
-            (Pass::Dw, tensors, lists, Some(Ints::own(*stack.add(2))), *stack.add(6) as i64, wide)
-        }
+        // SAFETY: the schema has two tensors and a string, in this order; they are taken over once.
+        unsafe { (Pass::Dw, (Tensor::own(*stack), Tensor::own(*stack.add(1)), None), Text::own(*stack.add(2))) }
     });
 }
 
-/// Pass, tensors, (stride, padding, dilation), extra list, groups, wide: see [`Request`].
-type Arguments = (Pass, (Tensor, Tensor, Option<Tensor>), [Ints; 3], Option<Ints>, i64, bool);
+/// # Safety
+/// The stack must hold two tensors, an optional one and a string, which are taken over.
+unsafe fn with_bias(pass: Pass, stack: *mut Boxed) -> Arguments {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        let bias = Tensor::own_optional(*stack.add(2));
+        (pass, (Tensor::own(*stack), Tensor::own(*stack.add(1)), bias), Text::own(*stack.add(3)))
+    }
+}
+
+/// Pass, tensors and configuration: see [`crate::config`].
+type Arguments = (Pass, (Tensor, Tensor, Option<Tensor>), Text);
 
 /// Puts the result on the stack or throws.
 fn answer(stack: *mut Boxed, name: &CStr, take: impl FnOnce() -> Arguments) {
@@ -125,31 +118,28 @@ fn device(shim: &Shim, first: Home, others: &[(&str, Option<Home>)]) -> Result<D
 
 fn produce(arguments: Arguments) -> Result<Tensor, String> {
     let shim = shim();
-    let (pass, (first, second, bias), [stride, padding, dilation], extra, groups, wide) = arguments;
+    let (pass, (first, second, bias), config) = arguments;
     let ((one, home), (two, other)) = (facts(shim, &first)?, facts(shim, &second)?);
     let known = bias.as_ref().map(|bias| facts(shim, bias)).transpose()?;
     let device = device(shim, home, &[("second tensor", Some(other)), ("bias", known.as_ref().map(|known| known.1))])?;
-    let known = known.map(|(known, _)| known);
-    let request =
-        Request { pass, device, operands: [one, two], bias: known, stride, padding, dilation, extra, groups, wide };
-    let problem = request.problem()?;
-    let code = shim.code(problem.dtype_of(Role::of(pass)[2]));
-    let mut out = Tensor::empty(&request.result(&problem), code, home)?;
-    if is_empty(&problem) {
+    let looks = Looks { pass, device, operands: [one, two], bias: known.map(|(known, _)| known) };
+    let call = prepared(&looks, config.as_str())?;
+    let problem = &call.problem;
+    let mut out = Tensor::empty(&call.result, shim.code(problem.dtype_of(Role::of(pass)[2])), home)?;
+    if is_empty(problem) {
         return Ok(out);
     }
-    let last = problem.layout == Layout::Nhwc;
-    let copies = request.needs_copy(problem.layout);
+    let last = call.channels_last();
     let dense = |tensor: Tensor, index: usize, last: bool| {
-        let Facts { shape, dtype } = &request.operands[index];
+        let Facts { shape, dtype } = &looks.operands[index];
         match dtype {
-            Ok(dtype) if copies[index] => tensor.dense_copy(shape, *dtype, last),
+            Ok(dtype) if call.copies[index] => tensor.dense_copy(shape, *dtype, last),
             _ => Ok(tensor),
         }
     };
     let first = dense(first, 0, last)?;
     let second = dense(second, 1, last && pass == Pass::Dw)?;
-    let bias = match (bias, &request.bias) {
+    let bias = match (bias, &looks.bias) {
         (Some(tensor), Some(known)) if !known.shape.is_contiguous() => {
             Some(tensor.dense_copy(&known.shape, problem.weight_dtype, false)?)
         }
@@ -160,12 +150,12 @@ fn produce(arguments: Arguments) -> Result<Tensor, String> {
     if device == Device::Cuda {
         // SAFETY: live tensors of one device, dense in the problem's order; torch keeps their memory until the
         // stream has passed, also when their last owner lets go of them.
-        unsafe { crate::cuda::launch(&problem, at, home) }
+        unsafe { crate::cuda::launch(problem, at, home) }
     } else {
-        let plan = crate::planning::plan(&problem).map_err(|refused| refused.to_string())?;
-        with_pool(shim, estimated_microseconds(&plan), |pool| {
+        let (plan, microseconds) = call.plan()?;
+        with_pool(shim, *microseconds, |pool| {
             // SAFETY: live tensors, dense in the problem's order; the result is fresh, so nobody else knows it.
-            unsafe { launch(&plan, at, pool, lend_from_torch) }
+            unsafe { launch(plan, at, pool, lend_from_torch) }
         })
     }
     .map_err(|why| format!("{why} [{problem}]"))?;

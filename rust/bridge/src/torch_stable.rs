@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// A tensor, list or library of torch's.
+/// A tensor, string or library of torch's.
 pub type Handle = *mut c_void;
 /// What arguments and results of a boxed kernel travel in.
 pub type Boxed = u64;
@@ -106,12 +106,12 @@ shim! {
     copy = "aoti_torch_copy_": unsafe extern "C" fn(Handle, Handle, i32) -> i32;
     /// Gives a tensor back.
     delete_tensor = "aoti_torch_delete_tensor_object": unsafe extern "C" fn(Handle) -> i32;
-    /// Number of items of a list.
-    list_size = "torch_list_size": unsafe extern "C" fn(Handle, *mut usize) -> i32;
-    /// One item of a list.
-    list_item = "torch_list_get_item": unsafe extern "C" fn(Handle, usize, *mut Boxed) -> i32;
-    /// Gives a list back.
-    delete_list = "torch_delete_list": unsafe extern "C" fn(Handle) -> i32;
+    /// Bytes of a string.
+    string_length = "torch_string_length": unsafe extern "C" fn(Handle, *mut usize) -> i32;
+    /// First byte of a string, borrowed.
+    string_start = "torch_string_c_str": unsafe extern "C" fn(Handle, *mut *const c_char) -> i32;
+    /// Gives a string back.
+    delete_string = "torch_delete_string": unsafe extern "C" fn(Handle) -> i32;
     /// Runs a loop on torch's threads: begin, end, grain, body, context.
     parallel_for = "torch_parallel_for": unsafe extern "C" fn(i64, i64, i64, LoopBody, *mut c_void) -> i32;
     /// Number of threads that such a loop uses.

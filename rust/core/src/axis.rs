@@ -293,9 +293,14 @@ impl Sweep {
 
     /// The taps of produced position `j` that fall inside a source of `source` positions.
     pub fn valid_taps(&self, j: i64, source: i64) -> Range<i64> {
+        self.valid_lines(j, source, self.taps)
+    }
+
+    /// The same for `lines` positions that lie as far apart as taps, of which further produced positions meet some.
+    pub fn valid_lines(&self, j: i64, source: i64, lines: i64) -> Range<i64> {
         let first = self.src0 + j * self.src_step;
-        let lo = ceil_div(-first, self.reach_step).clamp(0, self.taps);
-        let hi = ((source - 1 - first).div_euclid(self.reach_step) + 1).min(self.taps);
+        let lo = ceil_div(-first, self.reach_step).clamp(0, lines);
+        let hi = ((source - 1 - first).div_euclid(self.reach_step) + 1).min(lines);
         lo..hi.max(lo)
     }
 }

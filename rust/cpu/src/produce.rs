@@ -118,22 +118,10 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         if lanes == Lanes::Channels && target == Target::Tensor {
             made.interior = Interior::new(mode, &made.tracks, &bands, (&src, &out));
         }
-        made.kinds = bands.sizes().into_iter().flat_map(|size| made.edges(size)).map(|size| made.kind(size)).collect();
+        made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
         made.weights = made.weight_order(summed as usize, per_item);
         made.cut_parts(items, per_item);
         made
-    }
-
-    /// Sizes of the bands that go through a box: a whole one, or its columns left and right of the interior.
-    fn edges(&self, size: [usize; 3]) -> Vec<[usize; 3]> {
-        let Some(interior) = &self.interior else { return vec![size] };
-        // One kind at least must exist to tell the order of weights.
-        let [left, right] = [interior.columns.start.max(1), size[2] - interior.columns.end];
-        let mut sizes = vec![[size[0], size[1], left]];
-        if right > 0 && right != left {
-            sizes.push([size[0], size[1], right]);
-        }
-        sizes
     }
 
     fn kind(&self, size: [usize; 3]) -> BandKind<S::Acc, I> {
@@ -160,7 +148,9 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let dst_base =
             sweeps[0].out0 as usize * axis[0] + sweeps[1].out0 as usize * axis[1] + sweeps[2].out0 as usize * phase;
         let dst = if self.target == Target::Stage && self.lanes == Lanes::Width { [dst[0], dst[1], 1] } else { dst };
-        let offsets = correlation::<S::Acc, I>(self.mode, frame, (&sweeps, counts, bases), dst);
+        let whole = |a: usize| self.bands.size[a] == self.bands.outs[a];
+        let sources = [0, 1, 2].map(|a| whole(a).then_some(self.tracks[a].source));
+        let offsets = correlation::<S::Acc, I>(self.mode, frame, (&sweeps, counts, bases, sources), dst);
         let outer = self.mode.outer(counts);
         let src_step = [0, 1].map(|a| frame.shift(a, sweeps[a].src_step as usize));
         let correlation = Correlation::in_chunks(offsets, self.grain);
@@ -254,6 +244,9 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     }
 
     fn scratch(&self) -> usize {
+        if self.interior.is_some() {
+            return 0;
+        }
         let each =
             |k: &BandKind<S::Acc, I>| self.together() * self.box_len(k) + padded::<S::Acc>(self.stage_len(k.size));
         self.kinds.iter().map(each).max().unwrap_or(0)
@@ -270,25 +263,18 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let Part { index, out, scratch } = part;
         for band in band..band + bands {
             let (start, size) = self.bands.band(band);
-            let mut parts = vec![(start, size)];
             if let Some(interior) = &self.interior {
-                let Range { start: left, end: right } = interior.columns;
-                parts = vec![
-                    (start, [size[0], size[1], left]),
-                    ([start[0], start[1], right], [size[0], size[1], size[2] - right]),
-                ];
                 let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
                 let source = S::as_accumulators(source).expect("chosen for types that are their own");
-                self.middle(interior, (index, start[1]..start[1] + size[1]), source, packed, own);
-            }
-            for (start, size) in parts.into_iter().filter(|part| part.1[2] > 0) {
+                self.rows(interior, (index, start[1]..start[1] + size[1]), source, packed, own);
+            } else {
                 self.boxed((index, item..item + items, n), (start, size), source, packed, (out, scratch));
             }
         }
     }
 
-    /// Produces the interior columns of some rows.
-    fn middle(
+    /// Produces some rows without boxes.
+    fn rows(
         &self,
         interior: &Interior<S::Acc, I>,
         (index, rows): (usize, Range<usize>),
@@ -298,17 +284,16 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     ) {
         let [n, item, items, ..] = self.parts[index];
         for row in rows {
-            let ahead = interior.fresh(&self.tracks, row + 1);
+            let ahead = interior.fresh(&self.tracks[1], row + 1);
             let sample = n * self.src.sample;
             prefetch(self.isa, &source[sample + ahead.start..sample + ahead.end]);
             for first in (item..item + items).step_by(interior.together) {
                 let items = interior.together.min(item + items - first);
                 let channel = first * self.weights.width;
-                let at = n * self.out.sample + self.out.at([0, row, interior.columns.start]) + channel;
-                let weights = &weights[first * self.weights.item()..][..items * self.weights.item()];
+                let at = n * self.out.sample + self.out.at([0, row, 0]) + channel;
                 let tensor = (source, sample + channel, items);
                 let dst = &mut out[at - self.bounds[index]..];
-                interior.row(self.isa, (&self.tracks, row), tensor, (weights, &bias[channel..]), dst);
+                interior.row(self.isa, (&self.tracks, row), tensor, (&self.weights, weights, first), (bias, dst));
             }
         }
     }
@@ -415,7 +400,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
                     let dst = &mut target[dst..];
-                    let job = Job { src, base: 0, items: 1, weights, start, others, lanes, live, dst };
+                    let job = Job { src, base: 0, items: 1, apart: 0, weights, start, others, lanes, live, dst };
                     phase.correlation.run(self.isa, job);
                 }
             }

@@ -94,8 +94,9 @@ impl Mode {
     }
 }
 
-/// Sweeps of a phase, produced positions and first box position along each axis.
-pub type PhaseAxes<'a> = (&'a [Sweep; 3], [usize; 3], [usize; 3]);
+/// Sweeps of a phase, produced positions and first box position along each axis, and the source positions along an axis
+/// whose padding can be left out because bands cover it.
+pub type PhaseAxes<'a> = (&'a [Sweep; 3], [usize; 3], [usize; 3], [Option<i64>; 3]);
 
 /// The offsets of one phase for one produced position of the outer axes; `dst` is the destination distance along
 /// each axis.
@@ -105,64 +106,94 @@ pub fn correlation<A: Accumulator, I: Simd<A>>(
     phase: PhaseAxes<'_>,
     dst: [usize; 3],
 ) -> Offsets {
-    let (sweeps, counts, bases) = phase;
-    let [t0, t1, t2] = sweeps.map(|s| s.taps as usize);
-    let at = |axis: usize, tap: usize| frame.shift(axis, bases[axis] + tap * sweeps[axis].reach_step as usize);
-    let empty = t0 * t1 * t2 == 0;
+    let phase = Phase { frame, axes: phase, dst };
     match mode {
-        Mode::Columns => {
-            let period = period(&sweeps[2], I::LANES).max(1);
-            let mut others = Vec::new();
-            for residue in 0..if empty { 0 } else { period } {
-                others.extend((0..t0 * t1).map(|i| at(0, i / t1) + at(1, i % t1) + at(2, residue)));
-            }
-            let tiles = columns::<A, I>(counts, (frame.shift(1, sweeps[1].src_step as usize), dst[1]));
-            let full = t2 % period;
-            let taps = (t2 / period + 1, t2 / period);
-            let (pitch, lane_step) = (I::LANES, I::LANES);
-            Offsets { split: full * t0 * t1, others, taps, pitch, share: 1, dst_pitch: I::LANES, lane_step, tiles }
+        Mode::Columns => phase.columns::<A, I>(),
+        Mode::Rows | Mode::Pixels(_) => phase.walked::<A, I>(mode),
+    }
+}
+
+struct Phase<'a> {
+    frame: &'a Frame,
+    axes: PhaseAxes<'a>,
+    dst: [usize; 3],
+}
+
+impl Phase<'_> {
+    /// Where a tap reads for the first produced position along an axis.
+    fn at(&self, axis: usize, tap: usize) -> usize {
+        let (sweeps, _, bases, _) = self.axes;
+        self.frame.shift(axis, bases[axis] + tap * sweeps[axis].reach_step as usize)
+    }
+
+    fn columns<A: Accumulator, I: Simd<A>>(&self) -> Offsets {
+        let (sweeps, counts, ..) = self.axes;
+        let [t0, t1, t2] = sweeps.map(|s| s.taps as usize);
+        let period = period(&sweeps[2], I::LANES).max(1);
+        let mut others = Vec::new();
+        for residue in 0..if t0 * t1 * t2 == 0 { 0 } else { period } {
+            others.extend((0..t0 * t1).map(|i| self.at(0, i / t1) + self.at(1, i % t1) + self.at(2, residue)));
         }
-        Mode::Rows | Mode::Pixels(_) => {
-            let shared = if let Mode::Pixels(axis) = mode { axis } else { 1 };
-            let sweep = &sweeps[shared];
-            let (class, share) =
-                ((sweep.reach_step / sweep.lattice()) as usize, (sweep.src_step / sweep.lattice()) as usize);
-            let rest = if shared == 1 { (2, t2) } else { (1, t1) };
-            let others: Vec<usize> = if empty {
-                Vec::new()
-            } else {
-                (0..t0 * rest.1).map(|i| at(0, i / rest.1) + at(rest.0, i % rest.1)).collect()
-            };
-            let line = frame.shift(shared, sweep.src_step as usize);
-            let walk = Walk { count: counts[shared], class, share, src: line, dst: dst[shared], base: at(shared, 0) };
-            let across: Vec<(usize, usize, usize)> = match mode {
-                Mode::Rows => (0..counts[2]).step_by(I::LANES).map(|v| (v, v, counts[2] - v)).collect(),
-                Mode::Pixels(1) => {
-                    let step = frame.shift(2, sweeps[2].src_step as usize);
-                    (0..counts[2]).map(|j| (j * step, j * dst[2], I::LANES)).collect()
-                }
-                _ => vec![(0, 0, I::LANES)],
-            };
-            let tiles = walk.tiles(&across, I::REGISTERS);
-            let taps = sweep.taps as usize;
-            let pitch = frame.shift(shared, sweep.reach_step as usize);
-            let split = others.len();
-            Offsets {
-                others,
-                taps: (taps, 0),
-                split,
-                pitch,
-                share,
-                dst_pitch: class * dst[shared],
-                lane_step: 0,
-                tiles,
+        Offsets {
+            others,
+            taps: (t2 / period + 1, t2 / period),
+            split: t2 % period * t0 * t1,
+            pitch: I::LANES,
+            share: 1,
+            dst_pitch: I::LANES,
+            bounded: false,
+            lane_step: I::LANES,
+            tiles: columns::<A, I>(counts, (self.frame.shift(1, sweeps[1].src_step as usize), self.dst[1])),
+        }
+    }
+
+    fn walked<A: Accumulator, I: Simd<A>>(&self, mode: Mode) -> Offsets {
+        let (sweeps, counts, _, sources) = self.axes;
+        let [t0, t1, t2] = sweeps.map(|s| s.taps as usize);
+        let shared = if let Mode::Pixels(axis) = mode { axis } else { 1 };
+        let sweep = &sweeps[shared];
+        let (class, share) =
+            ((sweep.reach_step / sweep.lattice()) as usize, (sweep.src_step / sweep.lattice()) as usize);
+        let (axis, rest) = if shared == 1 { (2, t2) } else { (1, t1) };
+        let count = if t0 * t1 * t2 == 0 { 0 } else { t0 * rest };
+        let others: Vec<usize> = (0..count).map(|i| self.at(0, i / rest) + self.at(axis, i % rest)).collect();
+        let walk = Walk {
+            sweep,
+            source: sources[shared].filter(|_| mode != Mode::Rows),
+            count: counts[shared],
+            class,
+            share,
+            src: self.frame.shift(shared, sweep.src_step as usize),
+            dst: self.dst[shared],
+            base: self.at(shared, 0),
+        };
+        let across: Vec<(usize, usize, usize)> = match mode {
+            Mode::Rows => (0..counts[2]).step_by(I::LANES).map(|v| (v, v, counts[2] - v)).collect(),
+            Mode::Pixels(1) => {
+                let step = self.frame.shift(2, sweeps[2].src_step as usize);
+                (0..counts[2]).map(|j| (j * step, j * self.dst[2], I::LANES)).collect()
             }
+            _ => vec![(0, 0, I::LANES)],
+        };
+        Offsets {
+            taps: (sweep.taps as usize, 0),
+            split: others.len(),
+            others,
+            pitch: self.frame.shift(shared, sweep.reach_step as usize),
+            share,
+            dst_pitch: class * self.dst[shared],
+            bounded: false,
+            lane_step: 0,
+            tiles: walk.tiles(&across, I::REGISTERS),
         }
     }
 }
 
 /// The shared axis of a phase.
-struct Walk {
+struct Walk<'a> {
+    sweep: &'a Sweep,
+    /// Source positions, if padding can be left out.
+    source: Option<i64>,
     count: usize,
     /// Accumulators of a tile lie this many produced positions apart.
     class: usize,
@@ -172,7 +203,14 @@ struct Walk {
     base: usize,
 }
 
-impl Walk {
+impl Walk<'_> {
+    /// Lines that meet a real source position from produced position `j` on.
+    fn real(&self, j: usize) -> Range<usize> {
+        let Some(source) = self.source else { return 0..usize::MAX };
+        let lines = self.sweep.valid_lines(j as i64, source, i64::MAX);
+        lines.start as usize..lines.end as usize
+    }
+
     /// Tiles for every class of positions and every place `across` (source, destination, lanes).
     fn tiles(&self, across: &[(usize, usize, usize)], registers: usize) -> Vec<Tile> {
         let mut tiles = Vec::new();
@@ -183,7 +221,8 @@ impl Walk {
                 let rows = tile_rows(count - done, registers, self.share).min(count - done);
                 let j = class + done * self.class;
                 for &(src, dst, lanes) in across {
-                    tiles.push(Tile { src: self.base + j * self.src + src, dst: j * self.dst + dst, rows, lanes });
+                    let (src, dst) = (self.base + j * self.src + src, j * self.dst + dst);
+                    tiles.push(Tile { src, dst, rows, lanes, real: self.real(j) });
                 }
                 done += rows;
             }
@@ -201,7 +240,8 @@ fn columns<A: Accumulator, I: Simd<A>>(counts: [usize; 3], (src, dst): (usize, u
         while done < vectors {
             let rows = tile_rows(vectors - done, I::REGISTERS, 1).min(vectors - done);
             let column = done * I::LANES;
-            tiles.push(Tile { src: j * src + column, dst: j * dst + column, rows, lanes: counts[2] - column });
+            let (src, dst) = (j * src + column, j * dst + column);
+            tiles.push(Tile { src, dst, rows, lanes: counts[2] - column, real: 0..usize::MAX });
             done += rows;
         }
     }

@@ -7,7 +7,6 @@ mod operations;
 pub use filter::{Filter, set_filter};
 pub use operations::{Chosen, device_operation, device_operations, operation, operations};
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -59,30 +58,17 @@ type Memo<C> = LazyLock<Mutex<HashMap<Problem, Arc<Plan<C>>>>>;
 static MEMO: Memo<Box<dyn Program>> = LazyLock::new(Mutex::default);
 static DEVICE_MEMO: Memo<Recipe> = LazyLock::new(Mutex::default);
 
-/// Changes whenever plans are forgotten, so that threads drop the ones they remember.
+/// Changes whenever plans are forgotten.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
-thread_local! {
-    static LAST: RefCell<Option<(u64, Arc<Plan>)>> = const { RefCell::new(None) };
-}
-
-/// The plan this thread asked for last, if it is for the same problem: no lock is taken.
-pub fn last(problem: &Problem) -> Option<Arc<Plan>> {
-    LAST.with_borrow(|last| {
-        let (epoch, plan) = last.as_ref()?;
-        (*epoch == EPOCH.load(Ordering::Acquire) && plan.problem == *problem).then(|| plan.clone())
-    })
+/// A number that changes whenever plans are forgotten, for those who remember some themselves.
+pub fn epoch() -> u64 {
+    EPOCH.load(Ordering::Acquire)
 }
 
 /// The plan for a problem, from a memo if it was asked before.
 pub fn plan(problem: &Problem) -> Result<Arc<Plan>, Refused> {
-    if let Some(plan) = last(problem) {
-        return Ok(plan);
-    }
-    let epoch = EPOCH.load(Ordering::Acquire);
-    let plan = remembered(&MEMO, problem, || choose(problem, table().iter().copied(), &filter::current()))?;
-    LAST.set(Some((epoch, plan.clone())));
-    Ok(plan)
+    remembered(&MEMO, problem, || choose(problem, table().iter().copied(), &filter::current()))
 }
 
 /// The plan for a problem on a CUDA device: a recipe, which needs no device to be made.

@@ -12,8 +12,11 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use striate_core::Accumulator;
 
+/// All lines of a tile.
+const EVERY: Range<usize> = 0..usize::MAX;
+
 /// One tile of accumulators.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Tile {
     /// Source offset of accumulator 0 at the first shared and first other tap, without the others' offset.
     pub src: usize,
@@ -23,6 +26,8 @@ pub struct Tile {
     pub rows: usize,
     /// Lanes of accumulator 0 to be stored; may exceed a vector.
     pub lanes: usize,
+    /// Source lines along the shared direction that may be anything but zeros.
+    pub real: Range<usize>,
 }
 
 /// The offsets of a correlation, before they are checked.
@@ -39,6 +44,8 @@ pub struct Offsets {
     pub share: usize,
     /// Destination distance of neighbouring accumulators.
     pub dst_pitch: usize,
+    /// Whether lines that are not real must not be read; else they are read where leaving them out does not pay.
+    pub bounded: bool,
     /// Each further accumulator stores this many lanes fewer than `Tile::lanes`.
     pub lane_step: usize,
     /// The tiles.
@@ -51,8 +58,8 @@ pub struct Correlation<A, I> {
     chunks: Vec<Chunk>,
     weights: usize,
     src_reach: usize,
-    /// The same without the other taps.
-    line_reach: usize,
+    /// The source numbers that lines are read from, without the other taps.
+    lines: Range<usize>,
     dst_reach: usize,
     /// The last without the lanes.
     dst_base: usize,
@@ -116,17 +123,25 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
 
     /// The same with at most `most` neighbouring shared taps in registers together: those that [`Job::live`] takes out
     /// together.
-    pub fn in_chunks(offsets: Offsets, most: usize) -> Correlation<A, I> {
+    pub fn in_chunks(mut offsets: Offsets, most: usize) -> Correlation<A, I> {
+        assert!(!offsets.bounded || [1, 2].contains(&offsets.share), "only shared lines can be left out");
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
-        let mut reach = (0, 0, 0);
-        for tile in &offsets.tiles {
+        let (mut reach, mut read) = ((0, 0), (usize::MAX, 0));
+        for tile in &mut offsets.tiles {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
-            reach.0 = reach.0.max(tile.src + lines * offsets.pitch + I::LANES);
+            let real = tile.real.start..tile.real.end.min(lines + 1);
+            let worth = if offsets.bounded { real.len() <= lines } else { real.len() * 4 <= (lines + 1) * 3 };
+            tile.real = if worth { real } else { EVERY };
+            let real = if worth { tile.real.clone() } else { 0..lines + 1 };
+            if !real.is_empty() {
+                read.0 = read.0.min(tile.src + real.start * offsets.pitch);
+                read.1 = read.1.max(tile.src + (real.end - 1) * offsets.pitch + I::LANES);
+            }
             for a in 0..tile.rows {
                 let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(I::LANES);
-                reach.1 = reach.1.max(tile.dst + a * offsets.dst_pitch + lanes);
-                reach.2 = reach.2.max(tile.dst + a * offsets.dst_pitch);
+                reach.0 = reach.0.max(tile.dst + a * offsets.dst_pitch + lanes);
+                reach.1 = reach.1.max(tile.dst + a * offsets.dst_pitch);
             }
         }
         let mut made = Vec::new();
@@ -143,13 +158,13 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
                 live += others.len();
             }
         }
-        let (line_reach, dst_reach, dst_base) = reach;
+        let (dst_reach, dst_base) = reach;
         Correlation {
             offsets,
             chunks: made,
             weights,
-            src_reach: line_reach + farthest,
-            line_reach,
+            src_reach: read.1 + farthest,
+            lines: read.0..read.1,
             dst_reach,
             dst_base,
             made_for: PhantomData,
@@ -205,11 +220,14 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             Weights::Scalar(w) => (w.len(), false),
             Weights::Vector(w) => (w.len() / I::LANES, true),
         };
+        assert!(vector || !self.offsets.bounded, "only with vectors of weights lines are left out");
         assert!(job.items == 1 || vector && job.items > 1 && job.lanes >= I::LANES, "one item, or full vectors");
         let last = (job.items - 1) * I::LANES;
+        let apart = job.apart / if vector { I::LANES } else { 1 };
         let used = self.offsets.others.get(job.others.clone()).expect("other taps in range");
-        if let (Some(&near), Some(&far)) = (used.iter().min(), used.iter().max()) {
-            let (from, to) = (job.base + near as isize, job.base + (far + self.line_reach + last) as isize);
+        if let (Some(&near), Some(&far), false) = (used.iter().min(), used.iter().max(), self.lines.is_empty()) {
+            let (from, to) = (near + self.lines.start, far + self.lines.end + last);
+            let (from, to) = (job.base + from as isize, job.base + to as isize);
             assert!(
                 from >= 0 && to <= job.src.len() as isize,
                 "source of {} does not hold {from}..{to}",
@@ -218,7 +236,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         }
         let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
         assert!(reach + last <= job.dst.len(), "destination of {} is short of {reach} + {last}", job.dst.len());
-        assert!(self.weights * job.items <= given, "too few weights");
+        assert!(self.weights + (job.items - 1) * apart <= given, "too few weights");
         assert!(job.live.is_none_or(|live| live.len() == self.lives() && job.items == 1), "an entry per chunk of taps");
         if let Start::Vector(start) = job.start {
             assert!(start.len() >= I::LANES + last);
@@ -240,9 +258,10 @@ pub struct Job<'a, A> {
     pub src: &'a [A],
     /// Added to every source offset; may be negative where the other taps in use make up for it.
     pub base: isize,
-    /// Neighbouring vectors of channels in source, destination and start that are computed together, tile by tile;
-    /// their weights follow each other.
+    /// Neighbouring vectors of channels in source, destination and start that are computed together, tile by tile.
     pub items: usize,
+    /// Distance of their weights.
+    pub apart: usize,
     /// Weights.
     pub weights: Weights<'a, A>,
     /// Where sums start.
@@ -286,19 +305,33 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
                 };
                 at.src = src.wrapping_add(item * I::LANES);
                 at.dst = dst.wrapping_add(item * I::LANES);
-                at.weights = weights.as_ptr().wrapping_add(item * plan.weights * if VECTOR { I::LANES } else { 1 });
+                at.weights = weights.as_ptr().wrapping_add(item * job.apart);
                 // SAFETY: `run` asserted that source, weights and destination cover the reach of every tile and item.
                 unsafe {
-                    match Correlation::<A, I>::allotted(tile.rows, SHARE) {
-                        14 => at.tile::<14, SHARE, VECTOR>(isa, tile, start),
-                        8 => at.tile::<8, SHARE, VECTOR>(isa, tile, start),
-                        4 => at.tile::<4, SHARE, VECTOR>(isa, tile, start),
-                        _ => at.tile::<1, SHARE, VECTOR>(isa, tile, start),
+                    macro_rules! by_rows {
+                        ($clip:literal, $($rows:literal)*) => {
+                            match Correlation::<A, I>::allotted(tile.rows, SHARE) {
+                                $($rows => at.tile::<$rows, SHARE, VECTOR, $clip>(isa, tile, start),)*
+                                _ => at.tile::<1, SHARE, VECTOR, $clip>(isa, tile, start),
+                            }
+                        };
+                    }
+                    if VECTOR && SHARE != 0 && tile.real != EVERY {
+                        by_rows!(true, 14 8 4);
+                    } else {
+                        by_rows!(false, 14 8 4);
                     }
                 }
             }
         }
     }
+}
+
+/// What a chunk of taps meets: offsets of other taps, those of them to use, and the lines that are real.
+struct Met<'a> {
+    others: &'a [usize],
+    live: Option<&'a [bool]>,
+    real: Range<usize>,
 }
 
 struct Place<'a, A, I> {
@@ -315,13 +348,13 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
     /// # Safety
     /// The memory must cover the tile's reach.
     #[inline(always)]
-    unsafe fn tile<const R: usize, const SHARE: usize, const VECTOR: bool>(
+    unsafe fn tile<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
         &self,
         isa: I,
         tile: &Tile,
         start: Option<I::V>,
     ) {
-        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) } {
+        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP && (SHARE == 0 || !VECTOR) } {
             unreachable!("no such tile");
         }
         let width = if VECTOR { I::LANES } else { 1 };
@@ -341,15 +374,16 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             let taps = chunk.taps;
             let from = chunk.others.start.max(self.others.start);
             let others = from..chunk.others.end.min(self.others.end).max(from);
+            let real = tile.real.start.saturating_sub(chunk.first)..tile.real.end.saturating_sub(chunk.first);
             // SAFETY: inside the reach that `run` asserted.
             unsafe {
                 let src = self.src.wrapping_add(tile.src + chunk.first * offsets.pitch);
                 let weights = self.weights.add((chunk.weights + (from - chunk.others.start) * taps) * width);
                 let live = self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]);
-                let others = (&offsets.others[others], live);
+                let met = Met { others: &offsets.others[others], live, real };
                 macro_rules! by_taps {
                     ($($n:literal)*) => { match taps {
-                        $($n => self.taps::<R, $n, SHARE, VECTOR>(isa, (src, weights), others, &mut acc),)*
+                        $($n => self.taps::<R, $n, SHARE, VECTOR, CLIP>(isa, (src, weights), met, &mut acc),)*
                         _ => unreachable!("a chunk has 1 to 8 taps"),
                     } };
                 }
@@ -372,11 +406,11 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
     /// # Safety
     /// As `tile`.
     #[inline(always)]
-    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool>(
+    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
         &self,
         isa: I,
         (src, mut weights): (*const A, *const A),
-        (others, live): (&[usize], Option<&[bool]>),
+        met: Met<'_>,
         acc: &mut [I::V; R],
     ) {
         if const { TAPS > most_taps(I::REGISTERS) } {
@@ -386,8 +420,8 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         // A local copy, so that sums stay in registers whatever became of `acc`.
         let mut sums = *acc;
         let step = TAPS * if VECTOR { I::LANES } else { 1 };
-        for (index, &other) in others.iter().enumerate() {
-            if live.is_some_and(|live| !live[index]) {
+        for (index, &other) in met.others.iter().enumerate() {
+            if met.live.is_some_and(|live| !live[index]) {
                 weights = weights.wrapping_add(step);
                 continue;
             }
@@ -406,14 +440,16 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             }
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
                 if N < TAPS + (R - 1) * SHARE {
-                    // SAFETY: line `N` is inside the reach.
-                    let x = unsafe { isa.load(line) };
+                    if !CLIP || met.real.contains(&N) {
+                        // SAFETY: line `N` is inside the reach.
+                        let x = unsafe { isa.load(line) };
+                        unrolled!(T in [0 1 2 3 4 5 6 7] {
+                            if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
+                                sums[a] = isa.mul_add(w[t], x, sums[a]);
+                            }
+                        });
+                    }
                     line = line.wrapping_add(pitch);
-                    unrolled!(T in [0 1 2 3 4 5 6 7] {
-                        if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
-                            sums[a] = isa.mul_add(w[t], x, sums[a]);
-                        }
-                    });
                 }
             });
         }
