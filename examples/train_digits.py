@@ -64,7 +64,7 @@ def sequence(conv: str) -> nn.Module:
 # Name -> (the layer that striate needs for it, how to build it).
 NETWORKS: dict[str, tuple[str, Callable[[str], nn.Module]]] = {
     "depthwise": ("Conv2d", network(("depthwise", {"kernel": 7}))),
-    "inception": ("Conv2d", network(("inception", {"band": 7, "ratio": 0.25}))),
+    "inception": ("Conv2d", network(("inception", {"band_kernel_size": 7, "branch_ratio": 0.25}))),
     "dcls": ("Dcls2d", network(("dcls", {"kernel": 9, "count": 12}))),
     "shiftwise": ("ShiftwiseConv2d", network(shiftwise)),
     "sgconv": ("SGConv1d", sequence),
