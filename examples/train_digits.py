@@ -1,7 +1,7 @@
 """Train small networks on handwritten digits, with torch's convolutions and with striate's.
 
     pip install striate scikit-learn
-    python examples/train_digits.py [--epochs 8] [--only depthwise] [--quick]
+    python examples/train_digits.py [--epochs 6] [--only depthwise] [--quick]
 
 The 1797 digits of scikit-learn are 8x8; they are enlarged to 16x16. Each network is trained twice from the same
 weights on the same batches, and the times of both runs are printed beside each other. `--quick` trains on two batches,
@@ -64,7 +64,7 @@ def sequence(conv: str) -> nn.Module:
 # Name -> (the layer that striate needs for it, how to build it).
 NETWORKS: dict[str, tuple[str, Callable[[str], nn.Module]]] = {
     "depthwise": ("Conv2d", network(("depthwise", {"kernel": 7}))),
-    "inception": ("Conv2d", network(("inception", {"band": 7, "ratio": 0.25}))),
+    "inception": ("Conv2d", network(("inception", {"band_kernel_size": 7, "branch_ratio": 0.25}))),
     "dcls": ("Dcls2d", network(("dcls", {"kernel": 9, "count": 12}))),
     "shiftwise": ("ShiftwiseConv2d", network(shiftwise)),
     "sgconv": ("SGConv1d", sequence),
@@ -108,7 +108,7 @@ def accuracy(model: nn.Module, data: Data) -> float:
 def main() -> int:
     """Train every network, or one of them; 1 if one stays below 97 %."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--only", choices=NETWORKS)
     parser.add_argument("--quick", action="store_true", help="two batches, no judgement")
     args = parser.parse_args()

@@ -23,11 +23,8 @@ CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def every_row_again(one_thread: None) -> Iterator[None]:
     yield
-    torch.set_num_threads(threads)
     _core.set_kernels(None)
 
 

@@ -17,7 +17,7 @@ SHORT = {
     "learn_spacings.py": (["--quick"], None),
     "long_sequence.py": (["--quick"], None),
     "serve_causal.py": (["--quick"], None),
-    "train_digits.py": (["--quick", "--only", "shiftwise"], "sklearn"),
+    "train_digits.py": (["--quick"], "sklearn"),
 }
 
 

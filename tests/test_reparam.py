@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,13 +13,7 @@ from striate import nn
 from striate.compat.replknet import DepthWiseConv2dImplicitGEMM
 from striate.nn.reparam import DILATED_BRANCHES, centred, dilated
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def trained(module: torch.nn.Module, x: torch.Tensor) -> torch.nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -17,13 +16,7 @@ from striate import _core, nn
 from striate.compat.shiftwise import ShifthWiseConv2dImplicit
 from striate.ops.shiftwise import Permutations
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def read(maps: Tensor, rows: int, columns: int, size: tuple[int, int]) -> Tensor:

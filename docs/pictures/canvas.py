@@ -5,7 +5,6 @@ from __future__ import annotations
 from html import escape
 
 BLUE, ORANGE, GREY, INK = "#2a6fdb", "#d9622b", "#c3cbd6", "#24292f"
-GREEN, PURPLE = "#2b8a5c", "#7d4fc4"
 
 
 def _number(value: float) -> str:
@@ -41,12 +40,6 @@ class Drawing:
         """A line through points."""
         joined = " ".join(f"{_number(x)},{_number(y)}" for x, y in points)
         self.add("polyline", points=joined, fill="none", stroke=stroke, stroke_width=float(width))
-
-    def dot(self, x: float, y: float, fill: str, tip: str) -> None:
-        """A point that tells its name when it is pointed at."""
-        self.add(
-            "circle", f"<title>{escape(tip)}</title>", cx=x, cy=y, r=3.5, fill=fill, fill_opacity="75.0%"
-        )
 
     def grid(self, x: float, y: float, size: float, shape: tuple[int, int]) -> None:
         """The lines between squares, rows and columns of them."""

@@ -1,13 +1,10 @@
-"""Depthwise convolutions of one tensor in torch's own operators: what the dispatcher calls for CUDA tensors.
-
-``form`` says how the results go together: "each" by itself, their "sum", or a "split" of the channels among them, of
-which the first may be left as they are.
-"""
+"""Depthwise convolutions of one tensor in torch's own operators: what the dispatcher calls for CUDA tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +13,19 @@ from torch import Tensor
 Ints = Sequence[int]
 Maybe = Tensor | None
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class Statics(NamedTuple):
+    """What is no tensor in a call of the operators of branches, in the order of their schemas."""
+
+    low: Ints
+    """padding before the first position, by branch and axis"""
+    dilation: Ints
+    form: str
+    """how results go together: "each" by itself, their "sum", or a "split" of the channels among them, of which the
+    first may be left as they are"""
+    grain: int = 0
+    """size of blocks of taps of which many are zero, or 0; weight gradients have none"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +54,8 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype.itemsize == 2 else tensor
 
 
-def _parts(weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, channels: int) -> Iterator[_Part]:
+def _parts(weights: Sequence[Tensor], statics: Statics, channels: int) -> Iterator[_Part]:
+    low, dilation, form, _ = statics
     first = channels - sum(weight.shape[0] for weight in weights) if form == "split" else 0
     rank = weights[0].dim() - 2
     for index, weight in enumerate(weights):
@@ -62,18 +73,10 @@ def _part_of(grads: Sequence[Tensor], part: _Part, form: str) -> Tensor:
     return _wide(grad.narrow(1, part.first, part.count)).contiguous()
 
 
-def forward(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Maybe],
-    low: Ints,
-    dilation: Ints,
-    form: str,
-    grain: int,
-) -> list[Tensor]:
+def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> list[Tensor]:
     """The result, or the results. No block of zeros is left out."""
-    del grain
-    parts = list(_parts(weights, low, dilation, form, x.shape[1]))
+    statics = Statics(*given)
+    parts = list(_parts(weights, statics, x.shape[1]))
     made = []
     for part in parts:
         bias = biases[part.index]
@@ -81,12 +84,12 @@ def forward(
         made.append(
             _CONV[x.dim() - 2](part.padded(x), part.weight, wide, 1, 0, tuple(part.dilation), part.count)
         )
-    if form == "sum":
+    if statics.form == "sum":
         total = made[0]
         for other in made[1:]:
             total = total + other
         made = [total]
-    if form == "split":
+    if statics.form == "split":
         return [torch.cat([x.narrow(1, 0, parts[0].first), *(y.to(x.dtype) for y in made)], 1)]
     return [y.to(x.dtype) for y in made]
 
@@ -102,37 +105,29 @@ def _backward(grad: Tensor, source: Tensor, part: _Part, by_input: bool) -> Tens
     return made
 
 
-def grad_input(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
-) -> Tensor:
+def grad_input(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Tensor:
     """The gradient of x."""
-    del grain
-    like = grads[0]
+    statics, like = Statics(*given), grads[0]
     total = torch.zeros_like(_wide(like), memory_format=torch.contiguous_format)
-    for part in _parts(weights, low, dilation, form, like.shape[1]):
-        grad = _part_of(grads, part, form)
+    for part in _parts(weights, statics, like.shape[1]):
+        grad = _part_of(grads, part, statics.form)
         back = _backward(grad, part.padded(like), part, True)
         for axis, (at, size) in enumerate(zip(part.low, like.shape[2:], strict=True), 2):
             back = back.narrow(axis, at, size)
         total.narrow(1, part.first, part.count).add_(back)
     made = total.to(like.dtype)
-    rest = like.shape[1] - sum(weight.shape[0] for weight in weights) if form == "split" else 0
+    rest = like.shape[1] - sum(weight.shape[0] for weight in weights) if statics.form == "split" else 0
     made.narrow(1, 0, rest).copy_(like.narrow(1, 0, rest))
     return made
 
 
 def grad_weight(
-    grads: Sequence[Tensor],
-    x: Tensor,
-    weights: Sequence[Tensor],
-    bias: bool,
-    low: Ints,
-    dilation: Ints,
-    form: str,
+    grads: Sequence[Tensor], x: Tensor, weights: Sequence[Tensor], bias: bool, *given: Any
 ) -> list[Tensor]:
     """The gradients of all weights, then of all biases if there are any."""
-    parts = list(_parts(weights, low, dilation, form, x.shape[1]))
-    sent = [_part_of(grads, part, form) for part in parts]
+    statics = Statics(*given)
+    parts = list(_parts(weights, statics, x.shape[1]))
+    sent = [_part_of(grads, part, statics.form) for part in parts]
     axes = [0, *range(2, x.dim())]
     made = [_backward(grad, part.padded(x), part, False) for grad, part in zip(sent, parts, strict=True)]
     if bias:

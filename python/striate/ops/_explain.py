@@ -31,7 +31,7 @@ class Explanation:
     """bytes"""
     why: str = ""
     then: tuple[Explanation, ...] = ()
-    """what else a call of several kernels runs, in order"""
+    """what else a call of several kernels runs, in order; then what it leaves to torch, and why"""
 
     def __str__(self) -> str:
         return "\n\n".join(choice._text() for choice in (self, *self.then))
@@ -50,7 +50,7 @@ def explain(problem: str | Callable[..., Tensor], *args: Any, **kwargs: Any) -> 
     """Explain a problem line, or a call: ``explain(striate.conv2d, x, w, padding=1)``, ``explain(layer, x)``.
 
     Convolutions are planned and not run. Every other function of striate, and any module, is called once, on copies of
-    its arguments, in the grad mode of the caller; the result says which kernels ran, in order.
+    its arguments, in the grad mode of the caller; the result says which kernels ran, in order, then what torch ran.
 
     Raises ValueError for a line that is not a problem, TypeError for anything but a public function of striate or a
     module, and whatever the call itself would raise for its arguments.

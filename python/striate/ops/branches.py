@@ -16,6 +16,7 @@ from .._call import call, dense, words
 from .._problem import DTYPE_WORDS
 from . import _composed_branches
 from . import conv as _conv
+from ._composed_branches import Statics
 from ._family import Family
 
 Ints = Sequence[int]
@@ -75,15 +76,18 @@ _NARROW = 32
 def _run(form: str, x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
     if not _together(x, branches):
         return _apart(form, x, branches)
-    grain = grain if x.shape[-1] > _NARROW else 0
-    low = [part for branch in branches for part in branch.low]
-    dilation = [part for branch in branches for part in branch.dilation]
+    statics = Statics(
+        low=[part for branch in branches for part in branch.low],
+        dilation=[part for branch in branches for part in branch.dilation],
+        form=form,
+        grain=grain if x.shape[-1] > _NARROW else 0,
+    )
     parameters = (*(branch.weight for branch in branches), *(branch.bias for branch in branches))
     if torch.is_grad_enabled() and torch._C._any_requires_grad(x, *parameters):
-        made: tuple[Tensor, ...] = _Branches.apply((low, dilation, form, grain), x, *parameters)
+        made: tuple[Tensor, ...] = _Branches.apply(statics, x, *parameters)
         return made
     count = len(branches)
-    return tuple(_forward(x, parameters[:count], parameters[count:], low, dilation, form, grain))
+    return tuple(_forward(x, parameters[:count], parameters[count:], *statics))
 
 
 def _together(x: Tensor, branches: Sequence[Branch]) -> bool:
@@ -139,7 +143,7 @@ def _alone(x: Tensor, branch: Branch) -> Tensor:
 
 class _Branches(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, statics: tuple[Any, ...], x: Tensor, *parameters: Any) -> Any:
+    def forward(ctx: Any, statics: Statics, x: Tensor, *parameters: Any) -> Any:
         ctx.save_for_backward(x, *parameters)
         ctx.statics = statics
         count = len(parameters) // 2
@@ -148,34 +152,32 @@ class _Branches(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         x, *parameters = ctx.saved_tensors
-        low, dilation, form, grain = ctx.statics
         if torch.is_grad_enabled():
-            return (None, *_again(form, x, parameters, (low, dilation), (ctx, grads)))
+            return (None, *_again(x, parameters, ctx, grads))
         count = len(parameters) // 2
         weights, dense_grads = parameters[:count], [dense(grad) for grad in grads]
         wanted = ctx.needs_input_grad[1:]
-        dx = _grad_input(dense_grads, weights, low, dilation, form, grain) if wanted[0] else None
+        dx = _grad_input(dense_grads, weights, *ctx.statics) if wanted[0] else None
         found: list[Maybe] = [None] * len(parameters)
         if any(wanted[1:]):
             bias = any(wanted[1 + count :])
-            made = _grad_weight(dense_grads, x, weights, bias, low, dilation, form)
+            made = _grad_weight(dense_grads, x, weights, bias, *ctx.statics[:-1])
             found = [gradient if want else None for gradient, want in zip(made, wanted[1:], strict=False)]
             found += [None] * (2 * count - len(found))
         return (None, dx, *found)
 
 
-def _again(
-    form: str, x: Tensor, parameters: Sequence[Maybe], axes: tuple[list[int], list[int]], upstream: Any
-) -> list[Maybe]:
+def _again(x: Tensor, parameters: Sequence[Maybe], ctx: Any, grads: Sequence[Tensor]) -> list[Maybe]:
     """Gradients that can be differentiated: those of the convolutions one after the other."""
-    ctx, grads = upstream
     count = len(parameters) // 2
     rank = x.dim() - 2
-    low, dilation = ([tuple(axis[i * rank : (i + 1) * rank]) for i in range(count)] for axis in axes)
+    low, dilation = (
+        [tuple(axis[i * rank : (i + 1) * rank]) for i in range(count)] for axis in ctx.statics[:2]
+    )
     branches = [Branch(parameters[i], parameters[count + i], low[i], dilation[i]) for i in range(count)]  # type: ignore[arg-type]
     inputs = [x, *parameters]
     chosen = [i for i, want in enumerate(ctx.needs_input_grad[1:]) if want]
-    made = _apart(form, x, branches)
+    made = _apart(ctx.statics.form, x, branches)
     wanted: list[Any] = [inputs[i] for i in chosen]
     found = torch.autograd.grad(made, wanted, grads, create_graph=True)
     result: list[Maybe] = [None] * len(inputs)
@@ -184,91 +186,58 @@ def _again(
     return result
 
 
-def _ends(form: str, count: int) -> int:
-    return count if form == "each" else 1
-
-
 @functools.lru_cache(maxsize=4096)
 def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...], grain: int) -> str:
     return words(form=form, low=low, dilation=dilation, grain=grain) + " pass=" + run
 
 
-def _settings(run: str, form: str, low: Ints, dilation: Ints, grain: int = 0) -> str:
+def _settings(run: str, statics: Statics) -> str:
+    low, dilation, form, grain = statics
     return _words(run, form, tuple(low), tuple(dilation), grain)
 
 
-def _cpu_forward(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Maybe],
-    low: Ints,
-    dilation: Ints,
-    form: str,
-    grain: int,
-) -> list[Tensor]:
-    if form == "sum" and x.dtype in _HALVES:
+def _cpu_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> list[Tensor]:
+    statics = Statics(*given)
+    if statics.form == "sum" and x.dtype in _HALVES:
         wide = [None if b is None else b.float() for b in biases]
-        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, low, dilation, form, grain)
+        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, *statics)
         return [y.to(x.dtype) for y in made]
-    results = _fake_forward(x, weights, biases, low, dilation, form, grain)
+    results = _fake_forward(x, weights, biases, *statics)
     operands = (dense(x), *map(dense, weights), *(None if b is None else dense(b) for b in biases))
-    call("branches", _settings("fwd", form, low, dilation, grain), operands, results)
+    call("branches", _settings("fwd", statics), operands, results)
     return results
 
 
-def _fake_forward(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    biases: Sequence[Maybe],
-    low: Ints,
-    dilation: Ints,
-    form: str,
-    grain: int,
-) -> list[Tensor]:
-    return [x.new_empty(x.shape) for _ in range(_ends(form, len(weights)))]
+def _fake_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> list[Tensor]:
+    ends = len(weights) if Statics(*given).form == "each" else 1
+    return [x.new_empty(x.shape) for _ in range(ends)]
 
 
-def _cpu_grad_input(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
-) -> Tensor:
-    first = grads[0]
-    if form != "split" and first.dtype in _HALVES:
+def _cpu_grad_input(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Tensor:
+    statics, first = Statics(*given), grads[0]
+    if statics.form != "split" and first.dtype in _HALVES:
         wide = [g.float() for g in grads], [w.float() for w in weights]
-        return _cpu_grad_input(*wide, low, dilation, form, grain).to(first.dtype)
-    result = first.new_empty(first.shape)
+        return _cpu_grad_input(*wide, *statics).to(first.dtype)
+    result = _fake_grad_input(grads)
     operands = (*map(dense, grads), *map(dense, weights))
-    call("branches", _settings("dx", form, low, dilation, grain), operands, (result,))
+    call("branches", _settings("dx", statics), operands, (result,))
     return result
 
 
-def _fake_grad_input(
-    grads: Sequence[Tensor], weights: Sequence[Tensor], low: Ints, dilation: Ints, form: str, grain: int
-) -> Tensor:
+def _fake_grad_input(grads: Sequence[Tensor], *_: Any) -> Tensor:
     return grads[0].new_empty(grads[0].shape)
 
 
 def _cpu_grad_weight(
-    grads: Sequence[Tensor],
-    x: Tensor,
-    weights: Sequence[Tensor],
-    bias: bool,
-    low: Ints,
-    dilation: Ints,
-    form: str,
+    grads: Sequence[Tensor], x: Tensor, weights: Sequence[Tensor], bias: bool, *given: Any
 ) -> list[Tensor]:
-    results = _fake_grad_weight(grads, x, weights, bias, low, dilation, form)
-    call("branches", _settings("dw", form, low, dilation), (*map(dense, grads), dense(x)), results)
+    results = _fake_grad_weight(grads, x, weights, bias)
+    call("branches", _settings("dw", Statics(*given)), (*map(dense, grads), dense(x)), results)
     return results
 
 
 def _fake_grad_weight(
-    grads: Sequence[Tensor],
-    x: Tensor,
-    weights: Sequence[Tensor],
-    bias: bool,
-    low: Ints,
-    dilation: Ints,
-    form: str,
+    grads: Sequence[Tensor], x: Tensor, weights: Sequence[Tensor], bias: bool, *_: Any
 ) -> list[Tensor]:
     made = [w.new_empty(w.shape) for w in weights]
     return [*made, *(w.new_empty(w.shape[:1]) for w in weights if bias)]
