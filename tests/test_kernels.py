@@ -115,6 +115,22 @@ def test_real_numbers_stay_within_rounding(row: str) -> None:
     print(row, "worst error / bound", {name: round(ratio, 3) for name, ratio in worst.items()})
 
 
+@pytest.mark.parametrize("way", ["dense", "channels-last"])
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_fewer_rows_than_the_stride(rows: int, way: str) -> None:
+    """Found by the drawn problems: the input gradient looked for a row past the last."""
+    problem = Depthwise(1, 9, 1, (rows, 4), (1, 1), (rows + 1, 1), (1, 1), ((0, 0), (0, 0)))
+    x, w, b, g = problem.operands()
+    x, g = MEMORY[way](x), MEMORY[way](g)
+    for name, got, true in zip(
+        ("y", "dx", "dw", "db"),
+        three_passes(problem, (x, w, b, g)),
+        true_passes(problem, (x, w, b, g)),
+        strict=True,
+    ):
+        assert_equal(got, true, f"{name} of {problem}")
+
+
 def test_the_bound_would_notice_a_lost_tap() -> None:
     problem = Depthwise(2, 8, 1, (16, 16), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1)))
     x, w, b, g = problem.operands(normals)
