@@ -167,6 +167,21 @@ impl Bands {
         }
     }
 
+    /// Bands of whole rows of one plane, for a problem that needs no boxes; `planes` are independent, and one position
+    /// costs `each` multiply-adds.
+    pub fn of_rows(tracks: &[Track; 3], planes: usize, each: usize) -> Bands {
+        let outs = [0, 1, 2].map(|a| tracks[a].outs);
+        let mut bands = Bands { outs, size: [1, outs[1], outs[2]] };
+        while planes * bands.count() < PARTS && bands.size[1] * outs[2] * each > 2 * GRAIN {
+            let half = bands.size[1].div_ceil(2).next_multiple_of(tracks[1].out_step);
+            if half >= bands.size[1] {
+                break;
+            }
+            bands.size[1] = half;
+        }
+        bands
+    }
+
     /// Halves the bands along the first axis that is not at its smallest useful size.
     fn cut(&mut self, tracks: &[Track; 3], lanes: Lanes) -> bool {
         for (axis, track) in tracks.iter().enumerate() {

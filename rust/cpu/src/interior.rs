@@ -4,7 +4,7 @@
 //! tensor itself: taps that meet padding are left out, rows of them among the other taps and columns of them line by
 //! line.
 
-use crate::frame::{Bands, Frame, Strides, Track};
+use crate::frame::{Frame, Strides, Track};
 use crate::tiling::{Mode, correlation};
 use crate::weights::Weights;
 use std::ops::Range;
@@ -12,38 +12,31 @@ use striate_core::{Accumulator, Sweep};
 use striate_simd::Simd;
 use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
 
-/// With fewer columns than this whose taps all meet real positions, padding is most of the work.
+/// Where the taps of a row of the kernel exceed a tile's, padding is computed with them: so many columns must have all
+/// their taps on real positions to make up for it.
 const LEAST: usize = 4;
-
-/// Bytes that a tile of all items computed together may read: they should stay in the level-1 cache.
-const NEAR: usize = 24 << 10;
 
 /// How to produce a row.
 pub struct Interior<A, I> {
     /// One for every sweep of rows and columns, columns first.
     correlations: Vec<Correlation<A, I>>,
-    /// Vectors of channels that are computed together.
-    pub together: usize,
     src: Strides,
     out: Strides,
 }
 
 impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
     /// For a problem of rank 1 or 2 whose kernel is small beside its rows.
-    pub fn new(mode: Mode, tracks: &[Track; 3], bands: &Bands, (src, out): (&Strides, &Strides)) -> Option<Self> {
+    pub fn new(mode: Mode, tracks: &[Track; 3], (src, out): (&Strides, &Strides)) -> Option<Self> {
         let flat =
             tracks[0].outs == 1 && tracks[0].source == 1 && tracks[0].sweeps[0].taps == 1 && tracks[0].origin == 0;
         let tapped = tracks.iter().all(|t| t.sweeps.iter().all(|s| s.taps > 0));
         let vectors = src.channel == 1 && out.channel == 1 && src.channels.is_multiple_of(I::LANES);
-        if !(flat && tapped && vectors && mode == Mode::Pixels(2) && bands.size[2] == tracks[2].outs) {
+        if !(flat && tapped && vectors && mode == Mode::Pixels(2)) {
             return None;
         }
         let full = |s: &Sweep| (0..s.outs).filter(|&j| s.valid_taps(j, tracks[2].source) == (0..s.taps)).count();
-        if tracks[2].sweeps.iter().any(|sweep| full(sweep) < LEAST) {
-            return None;
-        }
         let frame = Frame::of_tensor(src);
-        let (mut correlations, mut most) = (Vec::new(), 1);
+        let mut correlations = Vec::new();
         for rows in &tracks[1].sweeps {
             for along in &tracks[2].sweeps {
                 let sweeps = [tracks[0].sweeps[0], *rows, *along];
@@ -54,13 +47,14 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
                     return None;
                 }
                 offsets.bounded = true;
-                let rows = offsets.tiles.iter().map(|tile| tile.rows).max()?;
-                most = most.max(offsets.others.len() * (offsets.taps.0 + rows * offsets.share));
-                correlations.push(Correlation::new(offsets));
+                let made = Correlation::new(offsets);
+                if made.rounds() > 1 && full(along) < LEAST {
+                    return None;
+                }
+                correlations.push(made);
             }
         }
-        let together = (NEAR / (most * I::LANES * size_of::<A>())).max(1);
-        Some(Interior { correlations, together, src: *src, out: *out })
+        Some(Interior { correlations, src: *src, out: *out })
     }
 
     /// Where the source rows lie that row `row` is the first to meet, in a sample.
@@ -72,15 +66,14 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
         at(end - sweep.src_step)..at(end)
     }
 
-    /// Produces row `row` of `items` vectors of channels, position by position so that neighbouring
-    /// memory is read together. `sample` is the offset of the sample's first position of those channels, `first` the
-    /// number of the first vector; the destination starts at the row.
+    /// Produces row `row` of all vectors of channels, a few positions at a time so that neighbouring memory is read
+    /// together. `sample` is the offset of the sample; the destination starts at the row.
     pub fn row(
         &self,
         isa: I,
         (tracks, row): (&[Track; 3], usize),
-        (tensor, sample, items): (&[A], usize, usize),
-        (weights, packed, first): (&Weights, &[A], usize),
+        (tensor, sample): (&[A], usize),
+        (weights, packed): (&Weights, &[A]),
         (start, dst): (&[A], &mut [A]),
     ) {
         let (phase, at) = (row % tracks[1].out_step, row / tracks[1].out_step);
@@ -93,10 +86,10 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
             let job = Job {
                 src: tensor,
                 base: sample as isize + from + along.src0 as isize * self.src.axis[2] as isize,
-                items,
+                items: self.src.channels / I::LANES,
                 apart: weights.item(),
-                weights: TapWeights::Vector(&packed[first * weights.item() + weights.starts[number] * weights.width..]),
-                start: Start::Vector(&start[first * weights.width..]),
+                weights: TapWeights::Vector(&packed[weights.starts[number] * weights.width..]),
+                start: Start::Vector(start),
                 others: Mode::Pixels(2).clip(tracks, [0, phase, index], [0, at], correlation.others()),
                 lanes: usize::MAX,
                 live: None,

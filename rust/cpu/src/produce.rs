@@ -95,8 +95,19 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let target = if own && direct { Target::Tensor } else { Target::Stage };
         let per_item = if lanes == Lanes::Channels { width } else { 1 };
         let items = out.channels.div_ceil(per_item);
-        let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
         let mode = Mode::choose(&tracks, lanes, width);
+        let interior = if lanes == Lanes::Channels && target == Target::Tensor {
+            Interior::new(mode, &tracks, (&src, &out))
+        } else {
+            None
+        };
+        let batch = problem.geometry.batch() as usize;
+        let bands = if interior.is_some() {
+            let taps = problem.geometry.axes().iter().map(|a| a.kernel() as usize).product::<usize>();
+            Bands::of_rows(&tracks, batch, taps * out.channels)
+        } else {
+            Bands::new(&tracks, lanes, width, items * batch)
+        };
         let mut made = Produce {
             problem: *problem,
             lanes,
@@ -105,7 +116,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             tracks,
             bands,
             kinds: Vec::new(),
-            interior: None,
+            interior,
             weights: Weights::default(),
             src,
             out,
@@ -115,9 +126,6 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             isa,
             stored: PhantomData,
         };
-        if lanes == Lanes::Channels && target == Target::Tensor {
-            made.interior = Interior::new(mode, &made.tracks, &bands, (&src, &out));
-        }
         made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
         made.weights = made.weight_order(summed as usize, per_item);
         made.cut_parts(items, per_item);
@@ -282,19 +290,13 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         Packed { weights, bias, .. }: Packed<'_, S::Acc>,
         out: &mut [S::Acc],
     ) {
-        let [n, item, items, ..] = self.parts[index];
+        let sample = self.parts[index][0] * self.src.sample;
         for row in rows {
             let ahead = interior.fresh(&self.tracks[1], row + 1);
-            let sample = n * self.src.sample;
             prefetch(self.isa, &source[sample + ahead.start..sample + ahead.end]);
-            for first in (item..item + items).step_by(interior.together) {
-                let items = interior.together.min(item + items - first);
-                let channel = first * self.weights.width;
-                let at = n * self.out.sample + self.out.at([0, row, 0]) + channel;
-                let tensor = (source, sample + channel, items);
-                let dst = &mut out[at - self.bounds[index]..];
-                interior.row(self.isa, (&self.tracks, row), tensor, (&self.weights, weights, first), (bias, dst));
-            }
+            let at = self.parts[index][0] * self.out.sample + self.out.at([0, row, 0]);
+            let dst = &mut out[at - self.bounds[index]..];
+            interior.row(self.isa, (&self.tracks, row), (source, sample), (&self.weights, weights), (bias, dst));
         }
     }
 

@@ -34,6 +34,9 @@ struct BandKind<A, I> {
 #[derive(Clone, Copy, Debug)]
 struct Grad {
     axis: [usize; 3],
+    /// Distance of items.
+    item: usize,
+    /// Numbers of an item that are copied.
     len: usize,
 }
 
@@ -63,7 +66,11 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let (grad, input) = (Strides::of(problem, Role::Output), Strides::of(problem, Role::Input));
         let tracks = tracks(problem);
         let own = S::DTYPE == S::DTYPE.accumulator();
-        let direct = own && lanes == Lanes::Width && grad.axis[2] == 1;
+        let direct = own
+            && match lanes {
+                Lanes::Width => grad.axis[2] == 1,
+                Lanes::Channels => grad.channel == 1,
+            };
         let pairs = grad.channels * problem.geometry.c_in() as usize;
         let items = pairs.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
         let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
@@ -120,11 +127,12 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let width = <I as Simd<S::Acc>>::LANES;
         let frame = Frame::new(&self.tracks, size, self.lanes, width);
         let grad = if self.direct {
-            Grad { axis: self.grad.axis, len: 0 }
+            Grad { axis: self.grad.axis, item: width * self.grad.channel, len: 0 }
         } else {
             let line = if self.lanes == Lanes::Channels { width } else { 1 };
             let row = (size[2] * line).next_multiple_of(width);
-            Grad { axis: [size[1] * row, row, line], len: padded::<S::Acc>(size[0] * size[1] * row) }
+            let len = padded::<S::Acc>(size[0] * size[1] * row);
+            Grad { axis: [size[1] * row, row, line], item: len, len }
         };
         let gather = Gather::new(steps::<S::Acc, I>(mode, &frame, &self.tracks, size, grad.axis));
         BandKind { size, frame, gather, grad }
@@ -206,7 +214,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             };
             for item in 0..count.div_ceil(self.width()) {
                 let lanes = if self.lanes == Lanes::Channels { count - item * self.width() } else { usize::MAX };
-                let memory = (&lines[item * kind.grad.len..], &boxes[item * channels.to_box..]);
+                let memory = (&lines[item * kind.grad.item..], &boxes[item * channels.to_box..]);
                 kind.gather.run(self.isa, memory, &mut sums[item * each..], lanes, cut.real(self.shared()));
             }
         }

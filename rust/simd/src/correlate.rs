@@ -181,6 +181,11 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         self.offsets.others.len()
     }
 
+    /// How often the accumulators of a tile leave their registers.
+    pub fn rounds(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// Numbers of source memory a run needs.
     pub fn src_reach(&self) -> usize {
         self.src_reach
@@ -285,7 +290,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
     fn call(self, isa: I) {
         let Run(plan, job) = self;
         let (Weights::Scalar(weights) | Weights::Vector(weights)) = job.weights;
-        let mut at = Place {
+        let at = Place {
             plan,
             src: job.src.as_ptr().wrapping_offset(job.base),
             weights: weights.as_ptr(),
@@ -294,37 +299,33 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             live: job.live,
             dst: job.dst.as_mut_ptr(),
         };
-        let (src, dst) = (at.src, at.dst);
+        let items = Items { count: job.items, apart: job.apart, start: job.start };
         for tile in &plan.offsets.tiles {
-            for item in 0..job.items {
-                let start = match job.start {
-                    Start::Scalar(value) => Some(isa.splat(value)),
-                    // SAFETY: `run` asserted a full vector for every item.
-                    Start::Vector(values) => Some(unsafe { isa.load(values.as_ptr().add(item * I::LANES)) }),
-                    Start::Destination => None,
-                };
-                at.src = src.wrapping_add(item * I::LANES);
-                at.dst = dst.wrapping_add(item * I::LANES);
-                at.weights = weights.as_ptr().wrapping_add(item * job.apart);
-                // SAFETY: `run` asserted that source, weights and destination cover the reach of every tile and item.
-                unsafe {
-                    macro_rules! by_rows {
-                        ($clip:literal, $($rows:literal)*) => {
-                            match Correlation::<A, I>::allotted(tile.rows, SHARE) {
-                                $($rows => at.tile::<$rows, SHARE, VECTOR, $clip>(isa, tile, start),)*
-                                _ => at.tile::<1, SHARE, VECTOR, $clip>(isa, tile, start),
-                            }
-                        };
-                    }
-                    if VECTOR && SHARE != 0 && tile.real != EVERY {
-                        by_rows!(true, 14 8 4);
-                    } else {
-                        by_rows!(false, 14 8 4);
-                    }
+            // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
+            unsafe {
+                macro_rules! by_rows {
+                    ($clip:literal, $($rows:literal)*) => {
+                        match Correlation::<A, I>::allotted(tile.rows, SHARE) {
+                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, tile, &items),)*
+                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, tile, &items),
+                        }
+                    };
+                }
+                if VECTOR && SHARE != 0 && tile.real != EVERY {
+                    by_rows!(true, 14 8 4);
+                } else {
+                    by_rows!(false, 14 8 4);
                 }
             }
         }
     }
+}
+
+/// Vectors of channels that are computed together: how many, how far their weights lie apart, where sums start.
+struct Items<'a, A> {
+    count: usize,
+    apart: usize,
+    start: Start<'a, A>,
 }
 
 /// What a chunk of taps meets: offsets of other taps, those of them to use, and the lines that are real.
@@ -345,6 +346,35 @@ struct Place<'a, A, I> {
 }
 
 impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
+    /// # Safety
+    /// The memory must cover the tile's reach for every item.
+    #[inline(always)]
+    unsafe fn items<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+        &self,
+        isa: I,
+        tile: &Tile,
+        items: &Items<'_, A>,
+    ) {
+        for item in 0..items.count {
+            let at = Place {
+                src: self.src.wrapping_add(item * I::LANES),
+                weights: self.weights.wrapping_add(item * items.apart),
+                dst: self.dst.wrapping_add(item * I::LANES),
+                others: self.others.clone(),
+                ..*self
+            };
+            // SAFETY: the caller's promise; a start of vectors has one for every item.
+            unsafe {
+                let start = match items.start {
+                    Start::Scalar(value) => Some(isa.splat(value)),
+                    Start::Vector(values) => Some(isa.load(values.as_ptr().add(item * I::LANES))),
+                    Start::Destination => None,
+                };
+                at.tile::<R, SHARE, VECTOR, CLIP>(isa, tile, start);
+            }
+        }
+    }
+
     /// # Safety
     /// The memory must cover the tile's reach.
     #[inline(always)]
@@ -390,14 +420,19 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 by_taps!(1 2 3 4 5 6 7 8);
             }
         }
+        let whole = tile.lanes.min(self.lanes) >= I::LANES + (tile.rows - 1) * offsets.lane_step;
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
             if N < R && N < tile.rows {
                 let v = acc[if N < R { N } else { 0 }];
-                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
                 // SAFETY: inside the destination reach that `run` asserted.
                 unsafe {
-                    let to = self.dst.add(tile.dst + N * offsets.dst_pitch);
-                    if lanes >= I::LANES { isa.store(to, v) } else { isa.store_masked(to, v, isa.mask(0, lanes)) }
+                    let to = self.dst.wrapping_add(tile.dst + N * offsets.dst_pitch);
+                    if whole {
+                        isa.store(to, v);
+                    } else {
+                        let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+                        isa.store_masked(to, v, isa.mask(0, lanes));
+                    }
                 }
             }
         });
