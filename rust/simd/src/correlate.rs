@@ -332,7 +332,15 @@ struct Items<'a, A> {
 struct Met<'a> {
     others: &'a [usize],
     live: Option<&'a [bool]>,
-    real: Range<usize>,
+    /// A bit for every line.
+    real: u32,
+}
+
+/// A bit for every number from `first` on that is in `range`.
+#[inline(always)]
+fn bits(range: &Range<usize>, first: usize) -> u32 {
+    let below = |end: usize| 1u32.checked_shl(end.saturating_sub(first) as u32).unwrap_or(0).wrapping_sub(1);
+    below(range.end) & !below(range.start)
 }
 
 struct Place<'a, A, I> {
@@ -404,7 +412,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             let taps = chunk.taps;
             let from = chunk.others.start.max(self.others.start);
             let others = from..chunk.others.end.min(self.others.end).max(from);
-            let real = tile.real.start.saturating_sub(chunk.first)..tile.real.end.saturating_sub(chunk.first);
+            let real = bits(&tile.real, chunk.first);
             // SAFETY: inside the reach that `run` asserted.
             unsafe {
                 let src = self.src.wrapping_add(tile.src + chunk.first * offsets.pitch);
@@ -420,20 +428,31 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 by_taps!(1 2 3 4 5 6 7 8);
             }
         }
+        // SAFETY: inside the destination reach that `run` asserted.
+        unsafe { self.store::<R>(isa, tile, &acc) }
+    }
+
+    /// # Safety
+    /// The memory must cover the tile's reach.
+    #[inline(always)]
+    unsafe fn store<const R: usize>(&self, isa: I, tile: &Tile, acc: &[I::V; R]) {
+        let offsets = &self.plan.offsets;
+        let to = |a: usize| self.dst.wrapping_add(tile.dst + a * offsets.dst_pitch);
         let whole = tile.lanes.min(self.lanes) >= I::LANES + (tile.rows - 1) * offsets.lane_step;
+        // Most tiles store everything; to ask once is faster than to ask for every vector.
+        if whole && tile.rows == R {
+            for (a, v) in acc.iter().enumerate() {
+                // SAFETY: inside the reach.
+                unsafe { isa.store(to(a), *v) };
+            }
+            return;
+        }
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
             if N < R && N < tile.rows {
+                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
                 let v = acc[if N < R { N } else { 0 }];
-                // SAFETY: inside the destination reach that `run` asserted.
-                unsafe {
-                    let to = self.dst.wrapping_add(tile.dst + N * offsets.dst_pitch);
-                    if whole {
-                        isa.store(to, v);
-                    } else {
-                        let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
-                        isa.store_masked(to, v, isa.mask(0, lanes));
-                    }
-                }
+                // SAFETY: inside the reach.
+                unsafe { if lanes >= I::LANES { isa.store(to(N), v) } else { isa.store_masked(to(N), v, isa.mask(0, lanes)) } }
             }
         });
     }
@@ -475,7 +494,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             }
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
                 if N < TAPS + (R - 1) * SHARE {
-                    if !CLIP || met.real.contains(&N) {
+                    if !CLIP || met.real >> N & 1 != 0 {
                         // SAFETY: line `N` is inside the reach.
                         let x = unsafe { isa.load(line) };
                         unrolled!(T in [0 1 2 3 4 5 6 7] {
