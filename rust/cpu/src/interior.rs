@@ -16,6 +16,14 @@ use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
 /// their taps on real positions to make up for it.
 const LEAST: usize = 4;
 
+/// Whether vectors of channels can be read from tensors of this memory order, so far as taps go by columns in tiles.
+pub fn readable(mode: Mode, tracks: &[Track; 3], tensors: [&Strides; 2], width: usize) -> bool {
+    let flat = tracks[0].outs == 1 && tracks[0].source == 1 && tracks[0].sweeps[0].taps == 1 && tracks[0].origin == 0;
+    let tapped = tracks.iter().all(|t| t.sweeps.iter().all(|s| s.taps > 0));
+    let vectors = tensors.iter().all(|s| s.channel == 1 && s.channels.is_multiple_of(width));
+    flat && tapped && vectors && mode == Mode::Pixels(2)
+}
+
 /// How to produce a row.
 pub struct Interior<A, I> {
     /// One for every sweep of rows and columns, columns first.
@@ -27,11 +35,7 @@ pub struct Interior<A, I> {
 impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
     /// For a problem of rank 1 or 2 whose kernel is small beside its rows.
     pub fn new(mode: Mode, tracks: &[Track; 3], (src, out): (&Strides, &Strides)) -> Option<Self> {
-        let flat =
-            tracks[0].outs == 1 && tracks[0].source == 1 && tracks[0].sweeps[0].taps == 1 && tracks[0].origin == 0;
-        let tapped = tracks.iter().all(|t| t.sweeps.iter().all(|s| s.taps > 0));
-        let vectors = src.channel == 1 && out.channel == 1 && src.channels.is_multiple_of(I::LANES);
-        if !(flat && tapped && vectors && mode == Mode::Pixels(2)) {
+        if !readable(mode, tracks, [src, out], I::LANES) {
             return None;
         }
         let full = |s: &Sweep| (0..s.outs).filter(|&j| s.valid_taps(j, tracks[2].source) == (0..s.taps)).count();

@@ -5,21 +5,27 @@
 //! splits are summed in order, so that the bits do not depend on the number of threads.
 
 pub mod placed;
+mod steps;
 
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
+use crate::interior::readable;
 use crate::load::{Channels, Cut, load, positions};
-use crate::tiling::{Mode, period};
+use crate::tiling::Mode;
 use std::marker::PhantomData;
+use std::ops::Range;
+use steps::{steps, tap_grid};
 use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Accumulator, Operands, Pool, Problem, Program, Scalar, with_scalar};
-use striate_simd::gather::{Gather, Offsets, Step, line_counts};
+use striate_simd::gather::{Gather, Job, most_taps};
 use striate_simd::rows::{Block, prefetch, reduce, widen};
 use striate_simd::{Convert, Simd};
 
 /// Parts that keep a few threads evenly busy.
 const PARTS: usize = 16;
+/// Positions of rows that are read as they are, after which sums may go back to memory.
+const NEAR: usize = 56;
 
 /// Everything about bands of one size.
 struct BandKind<A, I> {
@@ -40,6 +46,38 @@ struct Grad {
     len: usize,
 }
 
+/// How to read the source without boxes.
+struct Interior {
+    /// Offset of the first tap of the first position, and the positions from there that are real.
+    base: isize,
+    real: Range<usize>,
+    /// Steps of a few rows, and the other taps that meet real rows there.
+    rows: Vec<(Range<usize>, Range<usize>)>,
+}
+
+impl Interior {
+    /// For rows that all have as many `steps`; `others` are the taps outside the shared direction.
+    fn new(tracks: &[Track; 3], input: &Strides, (steps, others): (usize, usize)) -> Interior {
+        let [rows, columns] = [&tracks[1], &tracks[2]];
+        let first = [rows, columns].map(|track| track.sweeps[0].src0);
+        let mut made: Vec<(Range<usize>, Range<usize>)> = Vec::new();
+        let together = NEAR.div_ceil(columns.outs).max(2);
+        for row in 0..rows.outs {
+            let met = Mode::Pixels(2).clip(tracks, [0; 3], [0, row], others);
+            match made.last_mut() {
+                Some(last) if last.1 == met && last.0.len() < together * steps => last.0.end += steps,
+                _ => made.push((row * steps..(row + 1) * steps, met)),
+            }
+        }
+        let real = |at: i64| (at - first[1]).max(0) as usize;
+        Interior {
+            base: first[0] as isize * input.axis[1] as isize + first[1] as isize * input.axis[2] as isize,
+            real: real(0)..real(columns.source),
+            rows: made,
+        }
+    }
+}
+
 /// The compiled program.
 pub struct Weigh<S: Scalar, I> {
     problem: Problem,
@@ -54,6 +92,8 @@ pub struct Weigh<S: Scalar, I> {
     input: Strides,
     /// Whether gradient lines are read from the tensor as they are.
     direct: bool,
+    /// Whether source lines are.
+    interior: Option<Interior>,
     splits: usize,
     isa: I,
     stored: PhantomData<S>,
@@ -73,11 +113,18 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             };
         let pairs = grad.channels * problem.geometry.c_in() as usize;
         let items = pairs.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
-        let bands = Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize);
+        let mode = Mode::choose(&tracks, lanes, width);
+        let small = tracks[2].sweeps[0].taps as usize <= most_taps(I::REGISTERS);
+        let inside = direct && small && lanes == Lanes::Channels && readable(mode, &tracks, [&grad, &input], width);
+        let bands = if inside {
+            let outs = [0, 1, 2].map(|a| tracks[a].outs);
+            Bands { outs, size: outs }
+        } else {
+            Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize)
+        };
         let units = bands.count() * problem.geometry.batch() as usize;
         let groups = items.div_ceil(if lanes == Lanes::Channels { TOGETHER } else { 1 });
         let splits = PARTS.div_ceil(groups.max(1)).clamp(1, units.max(1));
-        let mode = Mode::choose(&tracks, lanes, width);
         let mut made = Weigh {
             problem: *problem,
             lanes,
@@ -89,12 +136,18 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             grad,
             input,
             direct,
+            interior: None,
             splits,
             isa,
             stored: PhantomData,
         };
-        made.kinds = made.bands.sizes().into_iter().map(|size| made.kind(mode, size)).collect();
+        made.kinds = made.bands.sizes().into_iter().map(|size| made.kind(mode, size, inside)).collect();
         made.order = made.sum_order(mode);
+        if inside {
+            let gather = &made.kinds[0].gather;
+            let (steps, others) = (gather.steps() / made.tracks[1].outs, gather.others());
+            made.interior = Some(Interior::new(&made.tracks, &made.input, (steps, others)));
+        }
         made
     }
 
@@ -123,9 +176,10 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         self.pairs().div_ceil(self.width() * self.together())
     }
 
-    fn kind(&self, mode: Mode, size: [usize; 3]) -> BandKind<S::Acc, I> {
+    fn kind(&self, mode: Mode, size: [usize; 3], inside: bool) -> BandKind<S::Acc, I> {
         let width = <I as Simd<S::Acc>>::LANES;
-        let frame = Frame::new(&self.tracks, size, self.lanes, width);
+        let frame =
+            if inside { Frame::of_tensor(&self.input) } else { Frame::new(&self.tracks, size, self.lanes, width) };
         let grad = if self.direct {
             Grad { axis: self.grad.axis, item: width * self.grad.channel, len: 0 }
         } else {
@@ -134,7 +188,9 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             let len = padded::<S::Acc>(size[0] * size[1] * row);
             Grad { axis: [size[1] * row, row, line], item: len, len }
         };
-        let gather = Gather::new(steps::<S::Acc, I>(mode, &frame, &self.tracks, size, grad.axis));
+        let mut offsets = steps::<S::Acc, I>(mode, &frame, &self.tracks, size, grad.axis);
+        offsets.bounded = inside;
+        let gather = Gather::new(offsets);
         BandKind { size, frame, gather, grad }
     }
 
@@ -189,6 +245,10 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let mut cleared = usize::MAX;
         for unit in from..to {
             let (band, n) = (unit / batch, unit % batch);
+            if let Some(interior) = &self.interior {
+                self.inside(interior, (n, channel, count), grad, input, sums);
+                continue;
+            }
             let (start, size) = self.bands.band(band);
             let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
             let (packed, boxes) = scratch.split_at_mut(self.together() * kind.grad.len);
@@ -214,8 +274,17 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             };
             for item in 0..count.div_ceil(self.width()) {
                 let lanes = if self.lanes == Lanes::Channels { count - item * self.width() } else { usize::MAX };
-                let memory = (&lines[item * kind.grad.item..], &boxes[item * channels.to_box..]);
-                kind.gather.run(self.isa, memory, &mut sums[item * each..], lanes, cut.real(self.shared()));
+                let job = Job {
+                    grad: &lines[item * kind.grad.item..],
+                    src: &boxes[item * channels.to_box..],
+                    base: 0,
+                    steps: 0..kind.gather.steps(),
+                    others: 0..kind.gather.others(),
+                    lanes,
+                    real: cut.real(self.shared()),
+                    sums: &mut sums[item * each..],
+                };
+                kind.gather.run(self.isa, job);
             }
         }
         for (sums, out) in sums.chunks(each).zip(part.out.chunks_mut(self.width() * self.taps())) {
@@ -223,8 +292,36 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         }
     }
 
+    /// Sums over a sample, some of whose channels are read where they lie.
+    fn inside(
+        &self,
+        interior: &Interior,
+        (n, channel, count): (usize, usize, usize),
+        grad: &[S],
+        input: &[S],
+        sums: &mut [S::Acc],
+    ) {
+        let own = |numbers| S::as_accumulators(numbers).expect("chosen for types that are their own");
+        let (gather, each) = (&self.kinds[0].gather, padded::<S::Acc>(self.sums()));
+        for (steps, others) in &interior.rows {
+            for (first, sums) in (0..count).step_by(self.width()).zip(sums.chunks_mut(each)) {
+                let job = Job {
+                    grad: own(&grad[n * self.grad.sample + channel + first..]),
+                    src: own(input),
+                    base: interior.base + (n * self.input.sample + channel + first) as isize,
+                    steps: steps.clone(),
+                    others: others.clone(),
+                    lanes: usize::MAX,
+                    real: interior.real.clone(),
+                    sums,
+                };
+                gather.run(self.isa, job);
+            }
+        }
+    }
+
     /// Asks for the memory of the next unit while this one is worked on.
-    fn ahead(&self, next: std::ops::Range<usize>, (channel, source): (usize, usize), grad: &[S], input: &[S]) {
+    fn ahead(&self, next: Range<usize>, (channel, source): (usize, usize), grad: &[S], input: &[S]) {
         let batch = self.problem.geometry.batch() as usize;
         if self.lanes == Lanes::Width && self.bands.count() == 1 && !next.is_empty() && self.grad.axis[2] == 1 {
             let plane = |strides: &Strides, n: usize, channel: usize| {
@@ -286,122 +383,6 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 out[position] = sum[0];
             }
         }
-    }
-}
-
-/// (other taps, shared taps) of the sums.
-fn tap_grid(mode: Mode, sweeps: &[striate_core::Sweep; 3], width: usize) -> (usize, usize) {
-    let [t0, t1, t2] = sweeps.map(|s| s.taps as usize);
-    match mode {
-        Mode::Columns => (t0 * t1 * period(&sweeps[2], width), t2.div_ceil(period(&sweeps[2], width))),
-        Mode::Rows | Mode::Pixels(1) => (t0 * t2, t1),
-        Mode::Pixels(_) => (t0 * t1, t2),
-    }
-}
-
-/// The offsets of a band: all its gradient lines, in groups that share loaded source lines.
-fn steps<A: Accumulator, I: Simd<A>>(
-    mode: Mode,
-    frame: &Frame,
-    tracks: &[Track; 3],
-    size: [usize; 3],
-    grad: [usize; 3],
-) -> Offsets {
-    let sweeps = [0, 1, 2].map(|a| tracks[a].sweeps[0]);
-    let at = |axis: usize, tap: usize| frame.shift(axis, tap * sweeps[axis].reach_step as usize);
-    let (count, taps) = tap_grid(mode, &sweeps, I::LANES);
-    let others = (0..count)
-        .map(|other| {
-            let tap = mode.taps(&sweeps, I::LANES, other, 0);
-            at(0, tap[0]) + at(1, tap[1]) + at(2, tap[2])
-        })
-        .collect();
-    let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
-    let src = [0, 1, 2].map(|a| match lane_axis {
-        Some(axis) if axis == a => 1,
-        _ => frame.shift(a, sweeps[a].src_step as usize),
-    });
-    let shared = match mode {
-        Mode::Rows => 1,
-        Mode::Columns => 2,
-        Mode::Pixels(axis) => axis,
-    };
-    let sweep = &sweeps[shared];
-    let (class, share, pitch) = if mode == Mode::Columns {
-        (I::LANES, 1, I::LANES)
-    } else {
-        let (class, share) = (sweep.reach_step / sweep.lattice(), sweep.src_step / sweep.lattice());
-        (class as usize, share as usize, frame.shift(shared, sweep.reach_step as usize))
-    };
-    let lines = Lines { size, grad, src, shared, class, share, lane_axis, line: sweep.src_step as usize };
-    let counts = line_counts(I::REGISTERS);
-    // Vectors of channels make rows long: a round is about two rows, whose taps' lines fit the first cache.
-    let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(counts[0]) } else { usize::MAX };
-    let reach = (sweep.reach_step as usize, (counts[0] - 1) * class * sweep.src_step as usize);
-    let steps = lines.steps(I::LANES, counts);
-    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach }
-}
-
-/// The gradient lines of a band: along the shared axis lines `class` positions apart belong together, across it
-/// follow vectors or positions.
-struct Lines {
-    size: [usize; 3],
-    /// Distance of positions in the gradient and in the box.
-    grad: [usize; 3],
-    src: [usize; 3],
-    shared: usize,
-    class: usize,
-    share: usize,
-    /// Axis that lanes run along, if they are not channels.
-    lane_axis: Option<usize>,
-    /// Source positions between neighbouring positions of the shared axis.
-    line: usize,
-}
-
-impl Lines {
-    fn steps(&self, width: usize, counts: &[usize]) -> Vec<Step> {
-        let stride = |axis: usize| if Some(axis) == self.lane_axis { width } else { 1 };
-        let [a, b] = [[1, 2], [0, 2], [0, 1]][self.shared];
-        let classes = if self.lane_axis == Some(self.shared) { 1 } else { self.class.min(self.size[self.shared]) };
-        let mut steps = Vec::new();
-        for at_a in (0..self.size[a]).step_by(stride(a)) {
-            for at_b in (0..self.size[b]).step_by(stride(b)) {
-                for first in 0..classes {
-                    let mut position = [0; 3];
-                    (position[a], position[b], position[self.shared]) = (at_a, at_b, first);
-                    while position[self.shared] < self.size[self.shared] {
-                        let step = self.step(position, width, counts);
-                        position[self.shared] += step.lines * self.class;
-                        steps.push(step);
-                    }
-                }
-            }
-        }
-        steps
-    }
-
-    /// The step that starts at a position, of as many lines as fit.
-    fn step(&self, mut position: [usize; 3], width: usize, counts: &[usize]) -> Step {
-        let first = position[self.shared];
-        let left = self.lane_axis.map_or(width, |axis| self.size[axis] - position[axis]);
-        let fits = |lines: usize| match lines {
-            1 => true,
-            _ if self.share > 2 => false,
-            // Lines along the lanes must all be whole vectors.
-            _ if self.lane_axis == Some(self.shared) => lines * width <= left,
-            _ => first + (lines - 1) * self.class < self.size[self.shared],
-        };
-        let lines = counts.iter().copied().find(|&lines| fits(lines)).expect("one line always fits");
-        // A last vector that is short starts earlier and leaves out what the one before it had.
-        let lanes = match self.lane_axis.filter(|&axis| left < width && self.size[axis] >= width) {
-            Some(axis) => {
-                position[axis] -= width - left;
-                (width - left, width)
-            }
-            None => (0, left.min(width)),
-        };
-        let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
-        Step { grad: dot(self.grad), src: dot(self.src), lines, lanes, line: first * self.line }
     }
 }
 

@@ -6,8 +6,11 @@
 //! list of source offsets, looped over outside. What the lanes are (columns or channels) and what the shared
 //! direction is (rows, columns or vectors) is the caller's choice of offsets; dilation and stride are offsets too.
 
-use crate::isa::{Simd, Task};
-use crate::tiles::{chunks, meet, most_taps, unrolled};
+mod run;
+
+use crate::isa::Simd;
+use crate::tiles::{chunks, most_taps};
+use run::Run;
 use std::marker::PhantomData;
 use std::ops::Range;
 use striate_core::Accumulator;
@@ -98,21 +101,30 @@ pub enum Start<'a, A> {
     Destination,
 }
 
-/// Accumulators of a tile for a number of remaining ones, by register count and whether lines are shared.
+/// Accumulators of a tile, largest first.
+fn tile_sizes(registers: usize, share: usize) -> &'static [usize] {
+    if registers >= 32 && share == 1 { &[14, 8, 7, 4, 1] } else { &[8, 7, 4, 1] }
+}
+
+/// Accumulators of the next tile where so many positions remain: the sizes are those that compute the fewest, where a
+/// tile itself costs as much as some of them.
 pub fn tile_rows(remaining: usize, registers: usize, share: usize) -> usize {
-    let sizes: &[usize] = if registers >= 32 && share == 1 { &[14, 8, 4, 1] } else { &[8, 4, 1] };
-    // The smallest tile that covers what remains, if little of it is wasted; else the largest that fits.
-    let cover = sizes.iter().rev().copied().find(|&size| size >= remaining);
-    match cover {
-        Some(size) if size * 4 <= remaining * 5 || size <= 4 => size,
-        _ => sizes.iter().copied().find(|&size| size <= remaining).unwrap_or(1),
+    const TILE: usize = 3;
+    let sizes = tile_sizes(registers, share);
+    if remaining > 2 * sizes[0] {
+        return sizes[0];
     }
+    let mut best = vec![(0, 0)];
+    for count in 1..=remaining {
+        let cost = |&size: &usize| (size + TILE + best[count.saturating_sub(size)].0, size);
+        best.push(sizes.iter().map(cost).min().expect("there are sizes"));
+    }
+    best[remaining].1
 }
 
 /// Accumulators that are computed for a tile of `rows`: the smallest size that covers them.
 pub fn tile_size(rows: usize, registers: usize, share: usize) -> Option<usize> {
-    let sizes: &[usize] = if registers >= 32 && share == 1 { &[1, 4, 8, 14] } else { &[1, 4, 8] };
-    sizes.iter().copied().find(|&size| size >= rows)
+    tile_sizes(registers, share).iter().rev().copied().find(|&size| size >= rows)
 }
 
 impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
@@ -279,258 +291,4 @@ pub struct Job<'a, A> {
     pub live: Option<&'a [bool]>,
     /// Destination numbers.
     pub dst: &'a mut [A],
-}
-
-/// `SHARE` is `Offsets::share` if it is 1 or 2, else 0 for lines that no two accumulators have in common.
-struct Run<'a, A, I, const SHARE: usize, const VECTOR: bool>(&'a Correlation<A, I>, Job<'a, A>);
-
-impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I> for Run<'_, A, I, SHARE, VECTOR> {
-    type Out = ();
-    #[inline(always)]
-    fn call(self, isa: I) {
-        let Run(plan, job) = self;
-        let (Weights::Scalar(weights) | Weights::Vector(weights)) = job.weights;
-        let at = Place {
-            plan,
-            src: job.src.as_ptr().wrapping_offset(job.base),
-            weights: weights.as_ptr(),
-            others: job.others,
-            lanes: job.lanes,
-            live: job.live,
-            dst: job.dst.as_mut_ptr(),
-        };
-        let items = Items { count: job.items, apart: job.apart, start: job.start };
-        for tile in &plan.offsets.tiles {
-            // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
-            unsafe {
-                macro_rules! by_rows {
-                    ($clip:literal, $($rows:literal)*) => {
-                        match Correlation::<A, I>::allotted(tile.rows, SHARE) {
-                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, tile, &items),)*
-                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, tile, &items),
-                        }
-                    };
-                }
-                if VECTOR && SHARE != 0 && tile.real != EVERY {
-                    by_rows!(true, 14 8 4);
-                } else {
-                    by_rows!(false, 14 8 4);
-                }
-            }
-        }
-    }
-}
-
-/// Vectors of channels that are computed together: how many, how far their weights lie apart, where sums start.
-struct Items<'a, A> {
-    count: usize,
-    apart: usize,
-    start: Start<'a, A>,
-}
-
-/// What a chunk of taps meets: offsets of other taps, those of them to use, and the lines that are real.
-struct Met<'a> {
-    others: &'a [usize],
-    live: Option<&'a [bool]>,
-    /// A bit for every line.
-    real: u32,
-}
-
-/// A bit for every number from `first` on that is in `range`.
-#[inline(always)]
-fn bits(range: &Range<usize>, first: usize) -> u32 {
-    let below = |end: usize| 1u32.checked_shl(end.saturating_sub(first) as u32).unwrap_or(0).wrapping_sub(1);
-    below(range.end) & !below(range.start)
-}
-
-struct Place<'a, A, I> {
-    plan: &'a Correlation<A, I>,
-    src: *const A,
-    weights: *const A,
-    others: Range<usize>,
-    lanes: usize,
-    live: Option<&'a [bool]>,
-    dst: *mut A,
-}
-
-impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
-    /// # Safety
-    /// The memory must cover the tile's reach for every item.
-    #[inline(always)]
-    unsafe fn items<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
-        &self,
-        isa: I,
-        tile: &Tile,
-        items: &Items<'_, A>,
-    ) {
-        for item in 0..items.count {
-            let at = Place {
-                src: self.src.wrapping_add(item * I::LANES),
-                weights: self.weights.wrapping_add(item * items.apart),
-                dst: self.dst.wrapping_add(item * I::LANES),
-                others: self.others.clone(),
-                ..*self
-            };
-            // SAFETY: the caller's promise; a start of vectors has one for every item.
-            unsafe {
-                let start = match items.start {
-                    Start::Scalar(value) => Some(isa.splat(value)),
-                    Start::Vector(values) => Some(isa.load(values.as_ptr().add(item * I::LANES))),
-                    Start::Destination => None,
-                };
-                at.tile::<R, SHARE, VECTOR, CLIP>(isa, tile, start);
-            }
-        }
-    }
-
-    /// # Safety
-    /// The memory must cover the tile's reach.
-    #[inline(always)]
-    unsafe fn tile<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
-        &self,
-        isa: I,
-        tile: &Tile,
-        start: Option<I::V>,
-    ) {
-        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP && (SHARE == 0 || !VECTOR) } {
-            unreachable!("no such tile");
-        }
-        let width = if VECTOR { I::LANES } else { 1 };
-        let offsets = &self.plan.offsets;
-        let mut acc = [start.unwrap_or(isa.splat(A::default())); R];
-        if start.is_none() {
-            unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
-                if N < R && N < tile.rows {
-                    let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
-                    // SAFETY: inside the destination reach that `run` asserted.
-                    acc[if N < R { N } else { 0 }] =
-                        unsafe { isa.load_masked(self.dst.add(tile.dst + N * offsets.dst_pitch), isa.mask(0, lanes)) };
-                }
-            });
-        }
-        for chunk in &self.plan.chunks {
-            let taps = chunk.taps;
-            let from = chunk.others.start.max(self.others.start);
-            let others = from..chunk.others.end.min(self.others.end).max(from);
-            let real = bits(&tile.real, chunk.first);
-            // SAFETY: inside the reach that `run` asserted.
-            unsafe {
-                let src = self.src.wrapping_add(tile.src + chunk.first * offsets.pitch);
-                let weights = self.weights.add((chunk.weights + (from - chunk.others.start) * taps) * width);
-                let live = self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]);
-                let met = Met { others: &offsets.others[others], live, real };
-                macro_rules! by_taps {
-                    ($($n:literal)*) => { match taps {
-                        $($n => self.taps::<R, $n, SHARE, VECTOR, CLIP>(isa, (src, weights), met, &mut acc),)*
-                        _ => unreachable!("a chunk has 1 to 8 taps"),
-                    } };
-                }
-                by_taps!(1 2 3 4 5 6 7 8);
-            }
-        }
-        // SAFETY: inside the destination reach that `run` asserted.
-        unsafe { self.store::<R>(isa, tile, &acc) }
-    }
-
-    /// # Safety
-    /// The memory must cover the tile's reach.
-    #[inline(always)]
-    unsafe fn store<const R: usize>(&self, isa: I, tile: &Tile, acc: &[I::V; R]) {
-        let offsets = &self.plan.offsets;
-        let to = |a: usize| self.dst.wrapping_add(tile.dst + a * offsets.dst_pitch);
-        let whole = tile.lanes.min(self.lanes) >= I::LANES + (tile.rows - 1) * offsets.lane_step;
-        // Most tiles store everything; to ask once is faster than to ask for every vector.
-        if whole && tile.rows == R {
-            for (a, v) in acc.iter().enumerate() {
-                // SAFETY: inside the reach.
-                unsafe { isa.store(to(a), *v) };
-            }
-            return;
-        }
-        unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
-            if N < R && N < tile.rows {
-                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
-                let v = acc[if N < R { N } else { 0 }];
-                // SAFETY: inside the reach.
-                unsafe { if lanes >= I::LANES { isa.store(to(N), v) } else { isa.store_masked(to(N), v, isa.mask(0, lanes)) } }
-            }
-        });
-    }
-
-    /// # Safety
-    /// As `tile`.
-    #[inline(always)]
-    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
-        &self,
-        isa: I,
-        (src, mut weights): (*const A, *const A),
-        met: Met<'_>,
-        acc: &mut [I::V; R],
-    ) {
-        if const { TAPS > most_taps(I::REGISTERS) } {
-            unreachable!("no such chunk");
-        }
-        let pitch = self.plan.offsets.pitch;
-        // A local copy, so that sums stay in registers whatever became of `acc`.
-        let mut sums = *acc;
-        let step = TAPS * if VECTOR { I::LANES } else { 1 };
-        for (index, &other) in met.others.iter().enumerate() {
-            if met.live.is_some_and(|live| !live[index]) {
-                weights = weights.wrapping_add(step);
-                continue;
-            }
-            let mut w = [sums[0]; TAPS];
-            for (t, slot) in w.iter_mut().enumerate() {
-                // SAFETY: `run` asserted enough weights.
-                *slot =
-                    unsafe { if VECTOR { isa.load(weights.add(t * I::LANES)) } else { isa.splat(*weights.add(t)) } };
-            }
-            weights = weights.wrapping_add(step);
-            let mut line = src.wrapping_add(other);
-            if SHARE == 0 {
-                // SAFETY: inside the reach.
-                unsafe { self.unshared(isa, line, &w, &mut sums) };
-                continue;
-            }
-            unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
-                if N < TAPS + (R - 1) * SHARE {
-                    if !CLIP || met.real >> N & 1 != 0 {
-                        // SAFETY: line `N` is inside the reach.
-                        let x = unsafe { isa.load(line) };
-                        unrolled!(T in [0 1 2 3 4 5 6 7] {
-                            if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
-                                sums[a] = isa.mul_add(w[t], x, sums[a]);
-                            }
-                        });
-                    }
-                    line = line.wrapping_add(pitch);
-                }
-            });
-        }
-        *acc = sums;
-    }
-
-    /// # Safety
-    /// As `tile`.
-    #[inline(always)]
-    unsafe fn unshared<const R: usize, const TAPS: usize>(
-        &self,
-        isa: I,
-        line: *const A,
-        w: &[I::V; TAPS],
-        acc: &mut [I::V; R],
-    ) {
-        let (pitch, apart) = (self.plan.offsets.pitch, self.plan.offsets.share * self.plan.offsets.pitch);
-        unrolled!(T in [0 1 2 3 4 5 6 7] {
-            if T < TAPS {
-                unrolled!(N in [0 1 2 3 4 5 6 7] {
-                    if N < R {
-                        let (a, t) = (if N < R { N } else { 0 }, if T < TAPS { T } else { 0 });
-                        // SAFETY: the line of accumulator `N` and tap `T` is inside the reach.
-                        acc[a] = isa.mul_add(w[t], unsafe { isa.load(line.add(N * apart + T * pitch)) }, acc[a]);
-                    }
-                });
-            }
-        });
-    }
 }

@@ -5,7 +5,7 @@
 //! serves every tap `t` and gradient line `a` with `t + a * share = n`.
 
 use crate::isa::{Simd, Task};
-use crate::tiles::{chunks, meet, unrolled};
+use crate::tiles::{chunks, meet, ones, unrolled};
 use std::marker::PhantomData;
 use std::ops::Range;
 use striate_core::Accumulator;
@@ -22,7 +22,7 @@ pub struct Step {
     /// Lanes of the gradient that count. Where the first does not start the vector, the source has all lanes, since
     /// those left out belong to the step before.
     pub lanes: (usize, usize),
-    /// Position of the first source line along the shared direction, for clipping.
+    /// Position of the first source line along the shared direction.
     pub line: usize,
 }
 
@@ -54,8 +54,37 @@ pub struct Offsets {
     pub steps: Vec<Step>,
     /// Steps after which the sums go back to memory, so that the lines in use stay in the first cache.
     pub round: usize,
-    /// Positions between neighbouring taps, and between the first and last gradient line of a step.
-    pub reach: (usize, usize),
+    /// Positions between neighbouring taps of the shared direction.
+    pub reach: usize,
+    /// Whether only source lines that are real may be read. Memory must then lie as far apart as positions do.
+    pub bounded: bool,
+}
+
+impl Offsets {
+    /// Source offset of a position of the shared direction.
+    fn at(&self, line: usize) -> usize {
+        line * self.pitch / self.reach
+    }
+}
+
+/// Memory of one run.
+pub struct Job<'a, A> {
+    /// Gradient numbers.
+    pub grad: &'a [A],
+    /// Source numbers.
+    pub src: &'a [A],
+    /// Added to every source offset; may be negative where the taps in use make up for it.
+    pub base: isize,
+    /// The steps to take.
+    pub steps: Range<usize>,
+    /// The other taps to use.
+    pub others: Range<usize>,
+    /// Lanes of every vector to use, at most.
+    pub lanes: usize,
+    /// Positions along the shared direction whose lines are real; what taps meet elsewhere is left out.
+    pub real: Range<usize>,
+    /// Sums to add to.
+    pub sums: &'a mut [A],
 }
 
 /// Offsets whose reach is known, for one vector width.
@@ -69,7 +98,7 @@ pub struct Gather<A, I> {
 }
 
 /// Taps of the shared direction in the largest register tile, by register count.
-const fn most_taps(registers: usize) -> usize {
+pub const fn most_taps(registers: usize) -> usize {
     if registers >= 32 { 7 } else { 4 }
 }
 
@@ -92,10 +121,13 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
             reach.1 = reach.1.max(step.grad + (step.lines - 1) * offsets.grad_pitch + step.lanes.1);
             reach.2 = reach.2.max(step.grad + (step.lines - 1) * offsets.grad_pitch);
         }
-        Gather { offsets, src_reach: reach.0, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
+        let src_reach = if offsets.bounded { 0 } else { reach.0 };
+        let ordered = offsets.steps.is_sorted_by_key(|step| step.src - offsets.at(step.line));
+        assert!(ordered || !offsets.bounded, "steps lie in the order of their rows");
+        Gather { offsets, src_reach, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
     }
 
-    /// Numbers of source memory a run needs.
+    /// Numbers of source memory a run needs, unless it is bounded.
     pub fn src_reach(&self) -> usize {
         self.src_reach
     }
@@ -105,37 +137,64 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         self.offsets.others.len() * self.offsets.taps * I::LANES
     }
 
-    /// Adds all steps to the sums, using at most the first `lanes` lanes of each, and only taps that meet a source
-    /// position in `real` along the shared direction.
-    pub fn run(&self, isa: I, (grad, src): (&[A], &[A]), sums: &mut [A], lanes: usize, real: Range<usize>) {
-        let reach = if lanes < I::LANES { self.grad_base + lanes } else { self.grad_reach };
-        assert!(self.src_reach <= src.len(), "source of {} is short of {}", src.len(), self.src_reach);
-        assert!(reach <= grad.len() || self.offsets.steps.is_empty(), "gradient of {} is short of {reach}", grad.len());
-        assert!(self.sums() <= sums.len(), "sums of {} are short of {}", sums.len(), self.sums());
-        let memory = (grad.as_ptr(), src.as_ptr(), sums.as_mut_ptr());
+    /// Number of steps.
+    pub fn steps(&self) -> usize {
+        self.offsets.steps.len()
+    }
+
+    /// Number of taps outside the shared direction.
+    pub fn others(&self) -> usize {
+        self.offsets.others.len()
+    }
+
+    /// Adds steps to the sums.
+    pub fn run(&self, isa: I, job: Job<'_, A>) {
+        let steps = self.offsets.steps.get(job.steps.clone()).expect("steps in range");
+        let others = self.offsets.others.get(job.others.clone()).expect("other taps in range");
+        let reach = if job.lanes < I::LANES { self.grad_base + job.lanes } else { self.grad_reach };
+        assert!(reach <= job.grad.len() || steps.is_empty(), "gradient of {} is short of {reach}", job.grad.len());
+        assert!(self.sums() <= job.sums.len(), "sums of {} are short of {}", job.sums.len(), self.sums());
+        let (near, far) = (others.iter().min().copied().unwrap_or(0), others.iter().max().copied().unwrap_or(0));
+        let (from, to) = if self.offsets.bounded {
+            let at = |line: usize| self.offsets.at(line);
+            let row = |step: Option<&Step>| step.map_or(0, |step| step.src - at(step.line));
+            let last = at(job.real.end.saturating_sub(1)) + I::LANES;
+            (row(steps.first()) + near + at(job.real.start), row(steps.last()) + far + last)
+        } else {
+            (0, self.src_reach)
+        };
+        let (from, to) = (job.base + from as isize, job.base + to as isize);
+        let none = others.is_empty() || job.real.is_empty();
+        assert!(
+            none || from >= 0 && to <= job.src.len() as isize,
+            "source of {} does not hold {from}..{to}",
+            job.src.len()
+        );
         match self.offsets.share {
-            1 => isa.run(Run::<A, I, 1>(self, memory, lanes, real)),
-            2 => isa.run(Run::<A, I, 2>(self, memory, lanes, real)),
-            _ => isa.run(Run::<A, I, 0>(self, memory, lanes, real)),
+            1 => isa.run(Run::<A, I, 1>(self, job)),
+            2 => isa.run(Run::<A, I, 2>(self, job)),
+            _ => isa.run(Run::<A, I, 0>(self, job)),
         }
     }
 }
 
-/// Gradient, source and sums, whose reach `Gather::run` asserted.
-type Memory<A> = (*const A, *const A, *mut A);
-
-struct Run<'a, A, I, const SHARE: usize>(&'a Gather<A, I>, Memory<A>, usize, Range<usize>);
+struct Run<'a, A, I, const SHARE: usize>(&'a Gather<A, I>, Job<'a, A>);
 
 impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, SHARE> {
     type Out = ();
     #[inline(always)]
     fn call(self, isa: I) {
-        let Run(plan, memory, lanes, real) = self;
+        let Run(plan, job) = self;
         let offsets = &plan.offsets;
-        for steps in offsets.steps.chunks(offsets.round.max(1)) {
+        let (skipped, used) = (job.others.start, job.others.len());
+        if used == 0 {
+            return;
+        }
+        let memory = (job.grad.as_ptr(), job.src.as_ptr().wrapping_offset(job.base), job.sums.as_mut_ptr());
+        for steps in offsets.steps[job.steps].chunks(offsets.round.max(1)) {
             for (first, taps) in chunks(offsets.taps, most_taps(I::REGISTERS)) {
-                for (other, others) in chunks(offsets.others.len(), most_others(I::REGISTERS, taps)) {
-                    let part = Part { plan, other, first, memory, lanes, real: real.clone() };
+                for (other, others) in chunks(used, most_others(I::REGISTERS, taps)) {
+                    let part = Part { plan, other: skipped + other, first, memory, lanes: job.lanes, real: &job.real };
                     macro_rules! by_size {
                         ($(($t:literal $c:literal))*) => { match (taps, others) {
                             // SAFETY: `Gather::run` asserted the reach of all steps and the size of the sums.
@@ -150,16 +209,31 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, S
     }
 }
 
+/// Gradient, source and sums, whose reach `Gather::run` asserted.
+type Memory<A> = (*const A, *const A, *mut A);
+
 struct Part<'a, A, I> {
     plan: &'a Gather<A, I>,
     other: usize,
     first: usize,
     memory: Memory<A>,
     lanes: usize,
-    real: Range<usize>,
+    real: &'a Range<usize>,
 }
 
 impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
+    /// A bit for every source line of a step that is real.
+    #[inline(always)]
+    fn real<const T: usize, const SHARE: usize>(&self, step: &Step) -> u32 {
+        let reach = self.plan.offsets.reach;
+        let line = step.line + self.first * reach;
+        let below = |end: usize| {
+            let left = end.saturating_sub(line);
+            ones(if reach == 1 { left } else { left.div_ceil(reach) })
+        };
+        below(self.real.end) & !below(self.real.start) & ones(T + (step.lines - 1) * SHARE)
+    }
+
     /// # Safety
     /// The memory must cover the plan's reach.
     #[inline(always)]
@@ -171,17 +245,17 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         let mut acc = [[isa.splat(A::default()); C]; T];
         let mut others = [0; C];
         others.copy_from_slice(&offsets.others[self.other..self.other + C]);
-        let (near, far) = (self.first * offsets.reach.0, (self.first + T - 1) * offsets.reach.0 + offsets.reach.1);
         for step in steps {
-            if step.line + near >= self.real.end || step.line + far < self.real.start {
+            let real = self.real::<T, SHARE>(step);
+            if real == 0 {
                 continue;
             }
             // SAFETY: every line of the step is inside the reach; lanes left out are not touched.
             unsafe {
                 macro_rules! by_lines {
                     ($($lines:literal)*) => { match step.lines {
-                        $($lines if SHARE != 0 => self.masked::<T, C, $lines, SHARE>(isa, step, &others, &mut acc),)*
-                        _ => self.masked::<T, C, 1, 1>(isa, step, &others, &mut acc),
+                        $($lines if SHARE != 0 => self.masked::<T, C, $lines, SHARE>(isa, (step, real), &others, &mut acc),)*
+                        _ => self.masked::<T, C, 1, 1>(isa, (step, real), &others, &mut acc),
                     } };
                 }
                 by_lines!(7 4);
@@ -204,7 +278,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     unsafe fn masked<const T: usize, const C: usize, const L: usize, const SHARE: usize>(
         &self,
         isa: I,
-        step: &Step,
+        (step, real): (&Step, u32),
         others: &[usize; C],
         acc: &mut [[I::V; C]; T],
     ) {
@@ -214,11 +288,11 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         // SAFETY: passed on unchanged.
         unsafe {
             if step.lanes.0 > 0 {
-                self.step::<T, C, L, SHARE, GRADIENT>(isa, step, others, acc);
+                self.step::<T, C, L, SHARE, GRADIENT>(isa, (step, real), others, acc);
             } else if step.lanes.1.min(self.lanes) < I::LANES {
-                self.step::<T, C, L, SHARE, BOTH>(isa, step, others, acc);
+                self.step::<T, C, L, SHARE, BOTH>(isa, (step, real), others, acc);
             } else {
-                self.step::<T, C, L, SHARE, NOTHING>(isa, step, others, acc);
+                self.step::<T, C, L, SHARE, NOTHING>(isa, (step, real), others, acc);
             }
         }
     }
@@ -229,7 +303,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     unsafe fn step<const T: usize, const C: usize, const L: usize, const SHARE: usize, const OUT: u8>(
         &self,
         isa: I,
-        step: &Step,
+        (step, real): (&Step, u32),
         others: &[usize; C],
         acc: &mut [[I::V; C]; T],
     ) {
@@ -244,18 +318,20 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         let mut line = self.memory.1.wrapping_add(step.src + self.first * offsets.pitch);
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
             if N < T + (L - 1) * SHARE {
-                unrolled!(D in [0 1 2] {
-                    if D < C {
-                        let d = if D < C { D } else { 0 };
-                        // SAFETY: the caller vouches for the step's source lines.
-                        let x = unsafe { read::<A, I>(isa, OUT == BOTH, line.wrapping_add(others[d]), mask) };
-                        unrolled!(P in [0 1 2 3 4 5 6] {
-                            if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
-                                acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
-                            }
-                        });
-                    }
-                });
+                if real >> N & 1 != 0 {
+                    unrolled!(D in [0 1 2] {
+                        if D < C {
+                            let d = if D < C { D } else { 0 };
+                            // SAFETY: the caller vouches for the step's real source lines.
+                            let x = unsafe { read::<A, I>(isa, OUT == BOTH, line.wrapping_add(others[d]), mask) };
+                            unrolled!(P in [0 1 2 3 4 5 6] {
+                                if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
+                                    acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
+                                }
+                            });
+                        }
+                    });
+                }
                 line = line.wrapping_add(offsets.pitch);
             }
         });

@@ -24,9 +24,15 @@ pub const fn most_taps(registers: usize) -> usize {
 }
 
 /// Cuts `taps` into the fewest chunks of at most `most`, as equal as possible: (first tap, count).
-pub fn chunks(taps: usize, most: usize) -> Vec<(usize, usize)> {
+pub fn chunks(taps: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let count = taps.div_ceil(most).max(1);
-    (0..count).map(|i| (i * taps / count, (i + 1) * taps / count - i * taps / count)).collect()
+    (0..count).map(move |i| (i * taps / count, (i + 1) * taps / count - i * taps / count))
+}
+
+/// The first `count` bits.
+#[inline(always)]
+pub fn ones(count: usize) -> u32 {
+    if count < 32 { (1 << count) - 1 } else { u32::MAX }
 }
 
 #[cfg(test)]
@@ -35,7 +41,7 @@ mod tests {
     fn chunks_cover_all_taps_evenly() {
         for most in [3, 4, 8] {
             for taps in 1..200 {
-                let made = super::chunks(taps, most);
+                let made: Vec<_> = super::chunks(taps, most).collect();
                 assert_eq!(made.iter().map(|c| c.1).sum::<usize>(), taps);
                 assert!(made.iter().all(|c| (1..=most).contains(&c.1)));
                 assert!(made.windows(2).all(|w| w[0].0 + w[0].1 == w[1].0));

@@ -1,0 +1,274 @@
+//! The tiles of one run.
+
+use super::{Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
+use crate::isa::{Simd, Task};
+use crate::tiles::{meet, most_taps, ones, unrolled};
+use std::ops::Range;
+use striate_core::Accumulator;
+
+/// `SHARE` is `Offsets::share` if it is 1 or 2, else 0 for lines that no two accumulators have in common.
+pub struct Run<'a, A, I, const SHARE: usize, const VECTOR: bool>(pub &'a Correlation<A, I>, pub Job<'a, A>);
+
+impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I> for Run<'_, A, I, SHARE, VECTOR> {
+    type Out = ();
+    #[inline(always)]
+    fn call(self, isa: I) {
+        let Run(plan, job) = self;
+        let (Weights::Scalar(weights) | Weights::Vector(weights)) = job.weights;
+        let at = Place {
+            plan,
+            src: job.src.as_ptr().wrapping_offset(job.base),
+            weights: weights.as_ptr(),
+            others: job.others,
+            lanes: job.lanes,
+            live: job.live,
+            dst: job.dst.as_mut_ptr(),
+        };
+        let items = Items { count: job.items, apart: job.apart, start: job.start };
+        for tile in &plan.offsets.tiles {
+            // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
+            unsafe {
+                macro_rules! by_rows {
+                    ($clip:literal, $($rows:literal)*) => {
+                        match Correlation::<A, I>::allotted(tile.rows, SHARE) {
+                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, tile, &items),)*
+                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, tile, &items),
+                        }
+                    };
+                }
+                if VECTOR && SHARE != 0 && tile.real != EVERY {
+                    by_rows!(true, 14 8 7 4);
+                } else {
+                    by_rows!(false, 14 8 7 4);
+                }
+            }
+        }
+    }
+}
+
+/// Vectors of channels that are computed together: how many, how far their weights lie apart, where sums start.
+struct Items<'a, A> {
+    count: usize,
+    apart: usize,
+    start: Start<'a, A>,
+}
+
+/// What a chunk of taps meets in a tile.
+struct Met<'a, A> {
+    taps: usize,
+    /// Where its first line and its first weight lie.
+    src: *const A,
+    weights: *const A,
+    /// Offsets of other taps, and those of them to use.
+    others: &'a [usize],
+    live: Option<&'a [bool]>,
+    /// A bit for every line that is real.
+    real: u32,
+}
+
+struct Place<'a, A, I> {
+    plan: &'a Correlation<A, I>,
+    src: *const A,
+    weights: *const A,
+    others: Range<usize>,
+    lanes: usize,
+    live: Option<&'a [bool]>,
+    dst: *mut A,
+}
+
+impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
+    /// # Safety
+    /// The memory must cover the tile's reach for every item.
+    #[inline(always)]
+    unsafe fn items<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+        &self,
+        isa: I,
+        tile: &Tile,
+        items: &Items<'_, A>,
+    ) {
+        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP && (SHARE == 0 || !VECTOR) } {
+            unreachable!("no such tile");
+        }
+        // What all items have in common is worked out once.
+        let chunks = &self.plan.chunks;
+        let first = chunks.first().map(|chunk| self.met::<VECTOR>(tile, chunk));
+        for item in 0..items.count {
+            let shift = (item * I::LANES, item * items.apart);
+            // SAFETY: the caller's promise; a start of vectors has one for every item.
+            unsafe {
+                let mut acc = match items.start {
+                    Start::Scalar(value) => [isa.splat(value); R],
+                    Start::Vector(values) => [isa.load(values.as_ptr().add(item * I::LANES)); R],
+                    Start::Destination => self.load::<R>(isa, tile, shift.0),
+                };
+                if let Some(first) = &first {
+                    self.chunk::<R, SHARE, VECTOR, CLIP>(isa, first, shift, &mut acc);
+                }
+                for chunk in chunks.iter().skip(1) {
+                    let met = self.met::<VECTOR>(tile, chunk);
+                    self.chunk::<R, SHARE, VECTOR, CLIP>(isa, &met, shift, &mut acc);
+                }
+                self.store::<R>(isa, tile, shift.0, &acc);
+            }
+        }
+    }
+
+    /// What a chunk of taps meets in a tile.
+    #[inline(always)]
+    fn met<const VECTOR: bool>(&self, tile: &Tile, chunk: &Chunk) -> Met<'_, A> {
+        let (offsets, width) = (&self.plan.offsets, if VECTOR { I::LANES } else { 1 });
+        let from = chunk.others.start.max(self.others.start);
+        let others = from..chunk.others.end.min(self.others.end).max(from);
+        let line = |at: usize| at.saturating_sub(chunk.first);
+        Met {
+            taps: chunk.taps,
+            src: self.src.wrapping_add(tile.src + chunk.first * offsets.pitch),
+            weights: self.weights.wrapping_add((chunk.weights + (from - chunk.others.start) * chunk.taps) * width),
+            live: self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]),
+            others: &offsets.others[others],
+            real: ones(line(tile.real.end)) & !ones(line(tile.real.start)),
+        }
+    }
+
+    /// # Safety
+    /// The memory must cover the tile's reach.
+    #[inline(always)]
+    unsafe fn chunk<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+        &self,
+        isa: I,
+        met: &Met<'_, A>,
+        (src, weights): (usize, usize),
+        acc: &mut [I::V; R],
+    ) {
+        let from = (met.src.wrapping_add(src), met.weights.wrapping_add(weights));
+        // SAFETY: inside the reach that `run` asserted.
+        unsafe {
+            macro_rules! by_taps {
+                ($($n:literal)*) => { match met.taps {
+                    $($n => self.taps::<R, $n, SHARE, VECTOR, CLIP>(isa, from, met, acc),)*
+                    _ => unreachable!("a chunk has 1 to 8 taps"),
+                } };
+            }
+            by_taps!(1 2 3 4 5 6 7 8);
+        }
+    }
+
+    /// # Safety
+    /// The memory must cover the tile's reach.
+    #[inline(always)]
+    unsafe fn load<const R: usize>(&self, isa: I, tile: &Tile, shift: usize) -> [I::V; R] {
+        let offsets = &self.plan.offsets;
+        let mut acc = [isa.splat(A::default()); R];
+        unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+            if N < R && N < tile.rows {
+                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+                let from = self.dst.wrapping_add(shift + tile.dst + N * offsets.dst_pitch);
+                // SAFETY: inside the destination reach that `run` asserted.
+                acc[if N < R { N } else { 0 }] = unsafe { isa.load_masked(from, isa.mask(0, lanes)) };
+            }
+        });
+        acc
+    }
+
+    /// # Safety
+    /// The memory must cover the tile's reach.
+    #[inline(always)]
+    unsafe fn store<const R: usize>(&self, isa: I, tile: &Tile, shift: usize, acc: &[I::V; R]) {
+        let offsets = &self.plan.offsets;
+        let to = |a: usize| self.dst.wrapping_add(shift + tile.dst + a * offsets.dst_pitch);
+        let whole = tile.lanes.min(self.lanes) >= I::LANES + (tile.rows - 1) * offsets.lane_step;
+        // Most tiles store everything; to ask once is faster than to ask for every vector.
+        if whole && tile.rows == R {
+            for (a, v) in acc.iter().enumerate() {
+                // SAFETY: inside the reach.
+                unsafe { isa.store(to(a), *v) };
+            }
+            return;
+        }
+        unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
+            if N < R && N < tile.rows {
+                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+                let v = acc[if N < R { N } else { 0 }];
+                // SAFETY: inside the reach.
+                unsafe { if lanes >= I::LANES { isa.store(to(N), v) } else { isa.store_masked(to(N), v, isa.mask(0, lanes)) } }
+            }
+        });
+    }
+
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+        &self,
+        isa: I,
+        (src, mut weights): (*const A, *const A),
+        met: &Met<'_, A>,
+        acc: &mut [I::V; R],
+    ) {
+        if const { TAPS > most_taps(I::REGISTERS) } {
+            unreachable!("no such chunk");
+        }
+        let pitch = self.plan.offsets.pitch;
+        // A local copy, so that sums stay in registers whatever became of `acc`.
+        let mut sums = *acc;
+        let step = TAPS * if VECTOR { I::LANES } else { 1 };
+        for (index, &other) in met.others.iter().enumerate() {
+            if met.live.is_some_and(|live| !live[index]) {
+                weights = weights.wrapping_add(step);
+                continue;
+            }
+            let mut w = [sums[0]; TAPS];
+            for (t, slot) in w.iter_mut().enumerate() {
+                // SAFETY: `run` asserted enough weights.
+                *slot =
+                    unsafe { if VECTOR { isa.load(weights.add(t * I::LANES)) } else { isa.splat(*weights.add(t)) } };
+            }
+            weights = weights.wrapping_add(step);
+            let mut line = src.wrapping_add(other);
+            if SHARE == 0 {
+                // SAFETY: inside the reach.
+                unsafe { self.unshared(isa, line, &w, &mut sums) };
+                continue;
+            }
+            unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
+                if N < TAPS + (R - 1) * SHARE {
+                    if !CLIP || met.real >> N & 1 != 0 {
+                        // SAFETY: line `N` is inside the reach.
+                        let x = unsafe { isa.load(line) };
+                        unrolled!(T in [0 1 2 3 4 5 6 7] {
+                            if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
+                                sums[a] = isa.mul_add(w[t], x, sums[a]);
+                            }
+                        });
+                    }
+                    line = line.wrapping_add(pitch);
+                }
+            });
+        }
+        *acc = sums;
+    }
+
+    /// # Safety
+    /// As `tile`.
+    #[inline(always)]
+    unsafe fn unshared<const R: usize, const TAPS: usize>(
+        &self,
+        isa: I,
+        line: *const A,
+        w: &[I::V; TAPS],
+        acc: &mut [I::V; R],
+    ) {
+        let (pitch, apart) = (self.plan.offsets.pitch, self.plan.offsets.share * self.plan.offsets.pitch);
+        unrolled!(T in [0 1 2 3 4 5 6 7] {
+            if T < TAPS {
+                unrolled!(N in [0 1 2 3 4 5 6 7] {
+                    if N < R {
+                        let (a, t) = (if N < R { N } else { 0 }, if T < TAPS { T } else { 0 });
+                        // SAFETY: the line of accumulator `N` and tap `T` is inside the reach.
+                        acc[a] = isa.mul_add(w[t], unsafe { isa.load(line.add(N * apart + T * pitch)) }, acc[a]);
+                    }
+                });
+            }
+        });
+    }
+}
