@@ -71,12 +71,12 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
     }
 
     /// Produces row `row` of all vectors of channels, a few positions at a time so that neighbouring memory is read
-    /// together. `sample` is the offset of the sample; the destination starts at the row.
+    /// together. `sample` is the offset of the sample, `ahead` what the next row needs; the destination starts at the row.
     pub fn row(
         &self,
         isa: I,
         (tracks, row): (&[Track; 3], usize),
-        (tensor, sample): (&[A], usize),
+        (tensor, sample, ahead): (&[A], usize, &[A]),
         (weights, packed): (&Weights, &[A]),
         (start, dst): (&[A], &mut [A]),
     ) {
@@ -97,6 +97,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
                 others: Mode::Pixels(2).clip(tracks, [0, phase, index], [0, at], correlation.others()),
                 lanes: usize::MAX,
                 live: None,
+                ahead: &ahead[ahead.len() * index / columns.len()..ahead.len() * (index + 1) / columns.len()],
                 dst: &mut dst[along.out0 as usize * self.out.axis[2]..],
             };
             correlation.run(isa, job);

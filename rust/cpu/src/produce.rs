@@ -293,10 +293,10 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let sample = self.parts[index][0] * self.src.sample;
         for row in rows {
             let ahead = interior.fresh(&self.tracks[1], row + 1);
-            prefetch(self.isa, &source[sample + ahead.start..sample + ahead.end]);
+            let ahead = &source[sample + ahead.start..sample + ahead.end];
             let at = self.parts[index][0] * self.out.sample + self.out.at([0, row, 0]);
             let dst = &mut out[at - self.bounds[index]..];
-            interior.row(self.isa, (&self.tracks, row), (source, sample), (&self.weights, weights), (bias, dst));
+            interior.row(self.isa, (&self.tracks, row), (source, sample, ahead), (&self.weights, weights), (bias, dst));
         }
     }
 
@@ -402,7 +402,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
                     let dst = &mut target[dst..];
-                    let job = Job { src, base: 0, items: 1, apart: 0, weights, start, others, lanes, live, dst };
+                    let job =
+                        Job { src, base: 0, items: 1, apart: 0, weights, start, others, lanes, live, ahead: &[], dst };
                     phase.correlation.run(self.isa, job);
                 }
             }

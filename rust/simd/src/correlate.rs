@@ -289,6 +289,8 @@ pub struct Job<'a, A> {
     pub lanes: usize,
     /// The taps to use, in the order of [`Correlation::live`]; what is left out must have zeros for weights.
     pub live: Option<&'a [bool]>,
+    /// Numbers that will be needed soon; they are asked for while tiles are computed.
+    pub ahead: &'a [A],
     /// Destination numbers.
     pub dst: &'a mut [A],
 }

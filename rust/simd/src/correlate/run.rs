@@ -2,6 +2,7 @@
 
 use super::{Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
 use crate::isa::{Simd, Task};
+use crate::rows::prefetch;
 use crate::tiles::{meet, most_taps, ones, unrolled};
 use std::ops::Range;
 use striate_core::Accumulator;
@@ -24,8 +25,11 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             live: job.live,
             dst: job.dst.as_mut_ptr(),
         };
-        let items = Items { count: job.items, apart: job.apart, start: job.start };
+        let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead: &[] };
+        let share = job.ahead.len().div_ceil(plan.offsets.tiles.len().max(1)).next_multiple_of(I::LANES).max(1);
+        let mut ahead = job.ahead.chunks(share);
         for tile in &plan.offsets.tiles {
+            items.ahead = ahead.next().unwrap_or(&[]);
             // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
             unsafe {
                 macro_rules! by_rows {
@@ -51,6 +55,7 @@ struct Items<'a, A> {
     count: usize,
     apart: usize,
     start: Start<'a, A>,
+    ahead: &'a [A],
 }
 
 /// What a chunk of taps meets in a tile.
@@ -92,7 +97,10 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         // What all items have in common is worked out once.
         let chunks = &self.plan.chunks;
         let first = chunks.first().map(|chunk| self.met::<VECTOR>(tile, chunk));
+        let share = items.ahead.len().div_ceil(items.count).next_multiple_of(I::LANES);
         for item in 0..items.count {
+            let soon = (item * share).min(items.ahead.len())..((item + 1) * share).min(items.ahead.len());
+            prefetch(isa, &items.ahead[soon]);
             let shift = (item * I::LANES, item * items.apart);
             // SAFETY: the caller's promise; a start of vectors has one for every item.
             unsafe {
