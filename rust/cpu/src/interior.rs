@@ -70,12 +70,13 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
         at(end - sweep.src_step)..at(end)
     }
 
-    /// Produces row `row` of all vectors of channels, a few positions at a time so that neighbouring memory is read
-    /// together. `sample` is the offset of the sample, `ahead` what the next row needs; the destination starts at the row.
+    /// Produces row `row` of some vectors of channels, a few positions at a time so that neighbouring memory is read
+    /// together. `sample` is the offset of the sample, `ahead` what the next row needs; the destination starts at the row and
+    /// the first of the vectors.
     pub fn row(
         &self,
         isa: I,
-        (tracks, row): (&[Track; 3], usize),
+        (tracks, row, items): (&[Track; 3], usize, Range<usize>),
         (tensor, sample, ahead): (&[A], usize, &[A]),
         (weights, packed): (&Weights, &[A]),
         (start, dst): (&[A], &mut [A]),
@@ -89,11 +90,15 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
             let from = (rows.src0 + at as i64 * rows.src_step) as isize * self.src.axis[1] as isize;
             let job = Job {
                 src: tensor,
-                base: sample as isize + from + along.src0 as isize * self.src.axis[2] as isize,
-                items: self.src.channels / I::LANES,
+                base: (sample + items.start * I::LANES) as isize
+                    + from
+                    + along.src0 as isize * self.src.axis[2] as isize,
+                items: items.len(),
                 apart: weights.item(),
-                weights: TapWeights::Vector(&packed[weights.starts[number] * weights.width..]),
-                start: Start::Vector(start),
+                weights: TapWeights::Vector(
+                    &packed[items.start * weights.item() + weights.starts[number] * weights.width..],
+                ),
+                start: Start::Vector(&start[items.start * weights.width..]),
                 others: Mode::Pixels(2).clip(tracks, [0, phase, index], [0, at], correlation.others()),
                 lanes: usize::MAX,
                 live: None,

@@ -290,13 +290,16 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         Packed { weights, bias, .. }: Packed<'_, S::Acc>,
         out: &mut [S::Acc],
     ) {
-        let sample = self.parts[index][0] * self.src.sample;
+        let [n, item, items, ..] = self.parts[index];
+        let (sample, channel) = (n * self.src.sample, item * self.weights.width);
         for row in rows {
             let ahead = interior.fresh(&self.tracks[1], row + 1);
             let ahead = &source[sample + ahead.start..sample + ahead.end];
-            let at = self.parts[index][0] * self.out.sample + self.out.at([0, row, 0]);
+            let at = n * self.out.sample + self.out.at([0, row, 0]) + channel;
             let dst = &mut out[at - self.bounds[index]..];
-            interior.row(self.isa, (&self.tracks, row), (source, sample, ahead), (&self.weights, weights), (bias, dst));
+            let tensor = (source, sample, ahead);
+            let place = (&self.tracks, row, item..item + items);
+            interior.row(self.isa, place, tensor, (&self.weights, weights), (bias, dst));
         }
     }
 
