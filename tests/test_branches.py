@@ -99,6 +99,20 @@ def test_integers_are_exact_in_every_pass(row: str, problem: tuple[str, Tensor, 
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_planes_of_one_position(form: str) -> None:
+    """Their channels are neighbours in memory, yet pieces hold some of them only."""
+    torch.manual_seed(0)
+    x = torch.randint(-4, 5, (3, 200, 1, 1)).float()
+    count = 100 if form == "split" else 200
+    branches = [
+        Branch(torch.randint(-4, 5, (count, 1, *k)).float(), torch.ones(count), low, (1, 1))
+        for k, low in (((3, 3), (1, 1)), ((1, 5), (0, 2)))
+    ]
+    for got, true in zip(ops._run(form, x, branches), exact(form, x, branches), strict=True):
+        assert torch.equal(got.double(), true)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("side", [7, 30])
 def test_bits_do_not_depend_on_threads(form: str, side: int) -> None:
     torch.manual_seed(0)
