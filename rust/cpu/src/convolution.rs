@@ -56,6 +56,9 @@ pub(crate) fn channels<I: Every>(problem: &Problem) -> Result<(), Why> {
         return depthwise(problem);
     }
     let lanes = if problem.dtype == DType::F64 { <I as Simd<f64>>::LANES } else { <I as Simd<f32>>::LANES };
+    if crate::planes::takes(problem, lanes as i64) {
+        return Err("leaves small planes to vectors of columns".into());
+    }
     let [deep, rows, columns] = g.axes();
     let (wide, groups) = (columns.extent(if problem.pass == Pass::Dx { Pass::Dx } else { Pass::Fwd }), g.groups());
     let vectors = |count: i64| (count as f64 / lanes as f64).ceil() * lanes as f64 / count as f64;

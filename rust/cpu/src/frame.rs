@@ -110,10 +110,10 @@ impl Frame {
         Frame { extent, pitch: [extent[1] * row, row], residues, unit, lanes }
     }
 
-    /// A channels-last tensor seen as a box without padding.
-    pub fn of_tensor(strides: &Strides) -> Frame {
+    /// A tensor seen as a box without padding; its innermost axis is the one of the lanes.
+    pub fn of_tensor(strides: &Strides, lanes: Lanes) -> Frame {
         let [slice, row, unit] = strides.axis;
-        Frame { extent: [0; 3], pitch: [slice, row], residues: 1, unit, lanes: Lanes::Channels }
+        Frame { extent: [0; 3], pitch: [slice, row], residues: 1, unit, lanes }
     }
 
     /// Numbers in the box.
@@ -165,6 +165,12 @@ impl Bands {
                 return bands;
             }
         }
+    }
+
+    /// One band, for a problem that needs no boxes.
+    pub fn whole(tracks: &[Track; 3]) -> Bands {
+        let outs = [0, 1, 2].map(|a| tracks[a].outs);
+        Bands { outs, size: outs }
     }
 
     /// Bands of whole rows of one plane, for a problem that needs no boxes; `planes` are independent, and one position

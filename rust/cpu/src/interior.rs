@@ -4,13 +4,13 @@
 //! tensor itself: taps that meet padding are left out, rows of them among the other taps and columns of them line by
 //! line.
 
-use crate::frame::{Frame, Strides, Track};
+use crate::frame::{Frame, Lanes, Strides, Track};
 use crate::tiling::{Mode, correlation};
 use crate::weights::Weights;
 use std::ops::Range;
 use striate_core::{Accumulator, Sweep};
 use striate_simd::Simd;
-use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
+use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights as TapWeights};
 
 /// Where the taps of a row of the kernel exceed a tile's, padding is computed with them: so many columns must have all
 /// their taps on real positions to make up for it.
@@ -39,7 +39,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
             return None;
         }
         let full = |s: &Sweep| (0..s.outs).filter(|&j| s.valid_taps(j, tracks[2].source) == (0..s.taps)).count();
-        let frame = Frame::of_tensor(src);
+        let frame = Frame::of_tensor(src, Lanes::Channels);
         let mut correlations = Vec::new();
         for rows in &tracks[1].sweeps {
             for along in &tracks[2].sweeps {
@@ -94,7 +94,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
                     + from
                     + along.src0 as isize * self.src.axis[2] as isize,
                 items: items.len(),
-                apart: weights.item(),
+                apart: Apart { src: I::LANES, dst: I::LANES, weights: weights.item() },
                 weights: TapWeights::Vector(
                     &packed[items.start * weights.item() + weights.starts[number] * weights.width..],
                 ),

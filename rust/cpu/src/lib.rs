@@ -16,6 +16,7 @@ mod frame;
 mod interior;
 mod load;
 mod operations;
+mod planes;
 mod pool;
 mod pool_index;
 mod produce;

@@ -10,6 +10,7 @@ pub mod placed;
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
 use crate::interior::Interior;
 use crate::load::{Channels, Cut, load};
+use crate::planes::{self, Planes};
 use crate::tiling::{Mode, correlation};
 use crate::weights::Weights;
 use placed::Packed;
@@ -19,7 +20,7 @@ use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
-use striate_simd::correlate::{Correlation, Job, Start, Weights as TapWeights};
+use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights as TapWeights};
 use striate_simd::rows::prefetch;
 use striate_simd::{Convert, Simd};
 
@@ -63,6 +64,7 @@ pub struct Produce<S: Scalar, I> {
     bands: Bands,
     kinds: Vec<BandKind<S::Acc, I>>,
     interior: Option<Interior<S::Acc, I>>,
+    planes: Option<Planes<S::Acc, I>>,
     weights: Weights,
     src: Strides,
     out: Strides,
@@ -101,10 +103,14 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         } else {
             None
         };
+        let fits = lanes == Lanes::Width && grain == usize::MAX && planes::takes(problem, width as i64);
+        let planes = fits.then(|| Planes::new(&tracks, (&src, &out)));
         let batch = problem.geometry.batch() as usize;
         let bands = if interior.is_some() {
             let taps = problem.geometry.axes().iter().map(|a| a.kernel() as usize).product::<usize>();
             Bands::of_rows(&tracks, batch, taps * out.channels)
+        } else if planes.is_some() {
+            Bands::whole(&tracks)
         } else {
             Bands::new(&tracks, lanes, width, items * batch)
         };
@@ -117,6 +123,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             bands,
             kinds: Vec::new(),
             interior,
+            planes,
             weights: Weights::default(),
             src,
             out,
@@ -156,7 +163,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let dst_base =
             sweeps[0].out0 as usize * axis[0] + sweeps[1].out0 as usize * axis[1] + sweeps[2].out0 as usize * phase;
         let dst = if self.target == Target::Stage && self.lanes == Lanes::Width { [dst[0], dst[1], 1] } else { dst };
-        let whole = |a: usize| self.bands.size[a] == self.bands.outs[a];
+        let whole = |a: usize| self.mode != Mode::Rows && self.bands.size[a] == self.bands.outs[a];
         let sources = [0, 1, 2].map(|a| whole(a).then_some(self.tracks[a].source));
         let offsets = correlation::<S::Acc, I>(self.mode, frame, (&sweeps, counts, bases, sources), dst);
         let outer = self.mode.outer(counts);
@@ -193,14 +200,19 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let kernel = self.problem.geometry.axes().map(|a| a.kernel() as usize);
         let mut order = Vec::new();
         let mut starts = Vec::new();
-        for phase in &self.kinds[0].phases {
-            let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[phase.sweep[a]]);
+        let planes = self.planes.as_ref().map(|planes| ([0; 3], &planes.correlation, Mode::Rows));
+        let boxes = self.kinds[0].phases.iter().map(|phase| (phase.sweep, &phase.correlation, self.mode));
+        for (sweep, correlation, mode) in planes.into_iter().chain(boxes) {
+            let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[sweep[a]]);
             starts.push(order.len());
-            order.extend(phase.correlation.weight_order().map(|(other, shared)| {
-                let taps = self.mode.taps(&sweeps, <I as Simd<S::Acc>>::LANES, other, shared);
+            order.extend(correlation.weight_order().map(|(other, shared)| {
+                let taps = mode.taps(&sweeps, <I as Simd<S::Acc>>::LANES, other, shared);
                 let [k0, k1, k2] = [0, 1, 2].map(|a| (sweeps[a].tap0 + taps[a] as i64 * sweeps[a].tap_step) as usize);
                 (k0 * kernel[1] + k1) * kernel[2] + k2
             }));
+            if self.planes.is_some() {
+                break;
+            }
         }
         starts.push(order.len());
         let g = &self.problem.geometry;
@@ -225,7 +237,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             (0..items).map(|i| (i, 1)).collect()
         } else {
             // Several planes to a part: the padding of the box is cleared once for all of them.
-            let each = (items * batch / 64).clamp(1, 8).min(items.max(1));
+            let most = if self.planes.is_some() { 64 } else { 8 };
+            let each = (items * batch / 64).clamp(1, most).min(items.max(1));
             (0..items.div_ceil(each)).map(|i| (i * each, each.min(items - i * each))).collect()
         };
         for n in 0..batch {
@@ -252,7 +265,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     }
 
     fn scratch(&self) -> usize {
-        if self.interior.is_some() {
+        if self.interior.is_some() || self.planes.is_some() {
             return 0;
         }
         let each =
@@ -269,6 +282,15 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     fn part(&self, part: Part<'_, S, S::Acc>, source: &[S], packed: Packed<'_, S::Acc>) {
         let [n, item, items, band, bands] = self.parts[part.index];
         let Part { index, out, scratch } = part;
+        if let Some(planes) = &self.planes {
+            let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
+            let source = S::as_accumulators(source).expect("chosen for types that are their own");
+            let at = n * self.src.sample + item * self.src.channel;
+            let to = n * self.out.sample + item * self.out.channel - self.bounds[index];
+            let weights = &packed.weights[item * self.weights.item()..];
+            planes.run(self.isa, items, (source, at), (weights, &packed.bias[item..]), &mut own[to..]);
+            return;
+        }
         for band in band..band + bands {
             let (start, size) = self.bands.band(band);
             if let Some(interior) = &self.interior {
@@ -405,8 +427,19 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                     let weights = if vector { TapWeights::Vector(taps) } else { TapWeights::Scalar(taps) };
                     let lanes = if vector { run.lanes } else { usize::MAX };
                     let dst = &mut target[dst..];
-                    let job =
-                        Job { src, base: 0, items: 1, apart: 0, weights, start, others, lanes, live, ahead: &[], dst };
+                    let job = Job {
+                        src,
+                        base: 0,
+                        items: 1,
+                        apart: Apart::default(),
+                        weights,
+                        start,
+                        others,
+                        lanes,
+                        live,
+                        ahead: &[],
+                        dst,
+                    };
                     phase.correlation.run(self.isa, job);
                 }
             }

@@ -142,6 +142,7 @@ impl Phase<'_> {
             share: 1,
             dst_pitch: I::LANES,
             bounded: false,
+            edges: Vec::new(),
             lane_step: I::LANES,
             tiles: columns::<A, I>(counts, (self.frame.shift(1, sweeps[1].src_step as usize), self.dst[1])),
         }
@@ -159,7 +160,7 @@ impl Phase<'_> {
         let others: Vec<usize> = (0..count).map(|i| self.at(0, i / rest) + self.at(axis, i % rest)).collect();
         let walk = Walk {
             sweep,
-            source: sources[shared].filter(|_| mode != Mode::Rows),
+            source: sources[shared],
             count: counts[shared],
             class,
             share,
@@ -183,6 +184,7 @@ impl Phase<'_> {
             share,
             dst_pitch: class * self.dst[shared],
             bounded: false,
+            edges: Vec::new(),
             lane_step: 0,
             tiles: walk.tiles(&across, I::REGISTERS),
         }

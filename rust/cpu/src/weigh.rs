@@ -117,8 +117,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let small = tracks[2].sweeps[0].taps as usize <= most_taps(I::REGISTERS);
         let inside = direct && small && lanes == Lanes::Channels && readable(mode, &tracks, [&grad, &input], width);
         let bands = if inside {
-            let outs = [0, 1, 2].map(|a| tracks[a].outs);
-            Bands { outs, size: outs }
+            Bands::whole(&tracks)
         } else {
             Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize)
         };
@@ -178,8 +177,11 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
 
     fn kind(&self, mode: Mode, size: [usize; 3], inside: bool) -> BandKind<S::Acc, I> {
         let width = <I as Simd<S::Acc>>::LANES;
-        let frame =
-            if inside { Frame::of_tensor(&self.input) } else { Frame::new(&self.tracks, size, self.lanes, width) };
+        let frame = if inside {
+            Frame::of_tensor(&self.input, Lanes::Channels)
+        } else {
+            Frame::new(&self.tracks, size, self.lanes, width)
+        };
         let grad = if self.direct {
             Grad { axis: self.grad.axis, item: width * self.grad.channel, len: 0 }
         } else {

@@ -49,6 +49,9 @@ pub struct Offsets {
     pub dst_pitch: usize,
     /// Whether lines that are not real must not be read; else they are read where leaving them out does not pay.
     pub bounded: bool,
+    /// Lanes of the source that may be read for every tile and other tap, in this order, where not all may; the
+    /// others count as zeros.
+    pub edges: Vec<Range<usize>>,
     /// Each further accumulator stores this many lanes fewer than `Tile::lanes`.
     pub lane_step: usize,
     /// The tiles.
@@ -95,8 +98,10 @@ pub enum Weights<'a, A> {
 pub enum Start<'a, A> {
     /// The same in every lane.
     Scalar(A),
-    /// One vector.
+    /// A vector for every item.
     Vector(&'a [A]),
+    /// A number for every item.
+    Each(&'a [A]),
     /// What the destination holds.
     Destination,
 }
@@ -139,16 +144,26 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         assert!(!offsets.bounded || [1, 2].contains(&offsets.share), "only shared lines can be left out");
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
         let (mut reach, mut read) = ((0, 0), (usize::MAX, 0));
-        for tile in &mut offsets.tiles {
+        let edged = !offsets.edges.is_empty();
+        assert!(!edged || offsets.bounded && offsets.edges.len() == offsets.tiles.len() * offsets.others.len());
+        for (number, tile) in offsets.tiles.iter_mut().enumerate() {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
             let real = tile.real.start..tile.real.end.min(lines + 1);
             let worth = if offsets.bounded { real.len() <= lines } else { real.len() * 4 <= (lines + 1) * 3 };
             tile.real = if worth { real } else { EVERY };
             let real = if worth { tile.real.clone() } else { 0..lines + 1 };
-            if !real.is_empty() {
-                read.0 = read.0.min(tile.src + real.start * offsets.pitch);
-                read.1 = read.1.max(tile.src + (real.end - 1) * offsets.pitch + I::LANES);
+            let mut reads = |other: usize, lanes: Range<usize>| {
+                if !real.is_empty() && !lanes.is_empty() {
+                    read.0 = read.0.min(tile.src + real.start * offsets.pitch + other + lanes.start);
+                    read.1 = read.1.max(tile.src + (real.end - 1) * offsets.pitch + other + lanes.end);
+                }
+            };
+            if edged {
+                let mine = &offsets.edges[number * offsets.others.len()..];
+                offsets.others.iter().zip(mine).for_each(|(&other, lanes)| reads(other, lanes.clone()));
+            } else {
+                reads(0, 0..I::LANES);
             }
             for a in 0..tile.rows {
                 let lanes = tile.lanes.saturating_sub(a * offsets.lane_step).min(I::LANES);
@@ -237,13 +252,18 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             Weights::Scalar(w) => (w.len(), false),
             Weights::Vector(w) => (w.len() / I::LANES, true),
         };
-        assert!(vector || !self.offsets.bounded, "only with vectors of weights lines are left out");
-        assert!(job.items == 1 || vector && job.items > 1 && job.lanes >= I::LANES, "one item, or full vectors");
-        let last = (job.items - 1) * I::LANES;
-        let apart = job.apart / if vector { I::LANES } else { 1 };
+        let edged = !self.offsets.edges.is_empty();
+        assert!(vector != edged || !self.offsets.bounded && !edged, "lines are left out for vectors or under edges");
+        assert!(
+            job.items == 1 || job.items > 1 && (edged || vector && job.lanes >= I::LANES),
+            "one item, or whole ones"
+        );
+        let last = |apart: usize| (job.items - 1) * apart;
+        let apart = job.apart.weights / if vector { I::LANES } else { 1 };
         let used = self.offsets.others.get(job.others.clone()).expect("other taps in range");
         if let (Some(&near), Some(&far), false) = (used.iter().min(), used.iter().max(), self.lines.is_empty()) {
-            let (from, to) = (near + self.lines.start, far + self.lines.end + last);
+            let (near, far) = if edged { (0, 0) } else { (near, far) };
+            let (from, to) = (near + self.lines.start, far + self.lines.end + last(job.apart.src));
             let (from, to) = (job.base + from as isize, job.base + to as isize);
             assert!(
                 from >= 0 && to <= job.src.len() as isize,
@@ -252,11 +272,14 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
             );
         }
         let reach = if job.lanes < I::LANES { self.dst_base + job.lanes } else { self.dst_reach };
-        assert!(reach + last <= job.dst.len(), "destination of {} is short of {reach} + {last}", job.dst.len());
-        assert!(self.weights + (job.items - 1) * apart <= given, "too few weights");
+        let reach = reach + last(job.apart.dst);
+        assert!(reach <= job.dst.len(), "destination of {} is short of {reach}", job.dst.len());
+        assert!(self.weights + last(apart) <= given, "too few weights");
         assert!(job.live.is_none_or(|live| live.len() == self.lives() && job.items == 1), "an entry per chunk of taps");
-        if let Start::Vector(start) = job.start {
-            assert!(start.len() >= I::LANES + last);
+        match job.start {
+            Start::Vector(start) => assert!(start.len() >= I::LANES + last(I::LANES)),
+            Start::Each(start) => assert!(start.len() >= job.items),
+            _ => {}
         }
         match (self.offsets.share, vector) {
             (1, false) => isa.run(Run::<A, I, 1, false>(self, job)),
@@ -269,16 +292,27 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
     }
 }
 
+/// Distances of items.
+#[derive(Clone, Copy, Default)]
+pub struct Apart {
+    /// In the source.
+    pub src: usize,
+    /// In the destination.
+    pub dst: usize,
+    /// In the weights.
+    pub weights: usize,
+}
+
 /// Memory of one run.
 pub struct Job<'a, A> {
     /// Source numbers.
     pub src: &'a [A],
     /// Added to every source offset; may be negative where the other taps in use make up for it.
     pub base: isize,
-    /// Neighbouring vectors of channels in source, destination and start that are computed together, tile by tile.
+    /// Vectors of channels, or under edges planes, that are computed together, tile by tile.
     pub items: usize,
-    /// Distance of their weights.
-    pub apart: usize,
+    /// How far they lie apart.
+    pub apart: Apart,
     /// Weights.
     pub weights: Weights<'a, A>,
     /// Where sums start.

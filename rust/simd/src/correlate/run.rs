@@ -1,6 +1,6 @@
 //! The tiles of one run.
 
-use super::{Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
+use super::{Apart, Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
 use crate::isa::{Simd, Task};
 use crate::rows::prefetch;
 use crate::tiles::{meet, most_taps, ones, unrolled};
@@ -28,32 +28,39 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
         let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead: &[] };
         let share = job.ahead.len().div_ceil(plan.offsets.tiles.len().max(1)).next_multiple_of(I::LANES).max(1);
         let mut ahead = job.ahead.chunks(share);
-        for tile in &plan.offsets.tiles {
+        for (number, tile) in plan.offsets.tiles.iter().enumerate() {
             items.ahead = ahead.next().unwrap_or(&[]);
             // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
             unsafe {
                 macro_rules! by_rows {
-                    ($clip:literal, $($rows:literal)*) => {
+                    ($clip:ident, $($rows:literal)*) => {
                         match Correlation::<A, I>::allotted(tile.rows, SHARE) {
-                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, tile, &items),)*
-                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, tile, &items),
+                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, (number, tile), &items),)*
+                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, (number, tile), &items),
                         }
                     };
                 }
                 if VECTOR && SHARE != 0 && tile.real != EVERY {
-                    by_rows!(true, 14 8 7 4);
+                    by_rows!(LINES, 14 8 7 4);
+                } else if !VECTOR && SHARE != 0 && !plan.offsets.edges.is_empty() {
+                    by_rows!(LANES, 14 8 7 4);
                 } else {
-                    by_rows!(false, 14 8 7 4);
+                    by_rows!(NONE, 14 8 7 4);
                 }
             }
         }
     }
 }
 
-/// Vectors of channels that are computed together: how many, how far their weights lie apart, where sums start.
+/// What tiles leave out: nothing, lines of padding, or these and lanes of padding.
+const NONE: u8 = 0;
+const LINES: u8 = 1;
+const LANES: u8 = 2;
+
+/// Items that are computed together: how many, how far they lie apart, where sums start.
 struct Items<'a, A> {
     count: usize,
-    apart: usize,
+    apart: Apart,
     start: Start<'a, A>,
     ahead: &'a [A],
 }
@@ -66,6 +73,8 @@ struct Met<'a, A> {
     weights: *const A,
     /// Offsets of other taps, and those of them to use.
     others: &'a [usize],
+    /// Their lanes that are real, if not all are.
+    edges: &'a [Range<usize>],
     live: Option<&'a [bool]>,
     /// A bit for every line that is real.
     real: u32,
@@ -85,45 +94,48 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
     /// # Safety
     /// The memory must cover the tile's reach for every item.
     #[inline(always)]
-    unsafe fn items<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+    unsafe fn items<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: u8>(
         &self,
         isa: I,
-        tile: &Tile,
+        (number, tile): (usize, &Tile),
         items: &Items<'_, A>,
     ) {
-        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP && (SHARE == 0 || !VECTOR) } {
+        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP != NONE && (SHARE == 0 || VECTOR != (CLIP == LINES)) }
+        {
             unreachable!("no such tile");
         }
         // What all items have in common is worked out once.
         let chunks = &self.plan.chunks;
-        let first = chunks.first().map(|chunk| self.met::<VECTOR>(tile, chunk));
+        let first = chunks.first().map(|chunk| self.met::<VECTOR>((number, tile), chunk));
         let share = items.ahead.len().div_ceil(items.count).next_multiple_of(I::LANES);
         for item in 0..items.count {
             let soon = (item * share).min(items.ahead.len())..((item + 1) * share).min(items.ahead.len());
             prefetch(isa, &items.ahead[soon]);
-            let shift = (item * I::LANES, item * items.apart);
+            let shift = (item * items.apart.src, item * items.apart.weights);
+            let to = item * items.apart.dst;
             // SAFETY: the caller's promise; a start of vectors has one for every item.
             unsafe {
                 let mut acc = match items.start {
                     Start::Scalar(value) => [isa.splat(value); R],
                     Start::Vector(values) => [isa.load(values.as_ptr().add(item * I::LANES)); R],
-                    Start::Destination => self.load::<R>(isa, tile, shift.0),
+                    Start::Each(values) => [isa.splat(*values.as_ptr().add(item)); R],
+                    Start::Destination => self.load::<R>(isa, tile, to),
                 };
                 if let Some(first) = &first {
                     self.chunk::<R, SHARE, VECTOR, CLIP>(isa, first, shift, &mut acc);
                 }
                 for chunk in chunks.iter().skip(1) {
-                    let met = self.met::<VECTOR>(tile, chunk);
+                    let met = self.met::<VECTOR>((number, tile), chunk);
                     self.chunk::<R, SHARE, VECTOR, CLIP>(isa, &met, shift, &mut acc);
                 }
-                self.store::<R>(isa, tile, shift.0, &acc);
+                self.store::<R>(isa, tile, to, &acc);
             }
         }
     }
 
     /// What a chunk of taps meets in a tile.
     #[inline(always)]
-    fn met<const VECTOR: bool>(&self, tile: &Tile, chunk: &Chunk) -> Met<'_, A> {
+    fn met<const VECTOR: bool>(&self, (number, tile): (usize, &Tile), chunk: &Chunk) -> Met<'_, A> {
         let (offsets, width) = (&self.plan.offsets, if VECTOR { I::LANES } else { 1 });
         let from = chunk.others.start.max(self.others.start);
         let others = from..chunk.others.end.min(self.others.end).max(from);
@@ -133,6 +145,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             src: self.src.wrapping_add(tile.src + chunk.first * offsets.pitch),
             weights: self.weights.wrapping_add((chunk.weights + (from - chunk.others.start) * chunk.taps) * width),
             live: self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]),
+            edges: offsets.edges.get(number * offsets.others.len() + others.start..).unwrap_or(&[]),
             others: &offsets.others[others],
             real: ones(line(tile.real.end)) & !ones(line(tile.real.start)),
         }
@@ -141,7 +154,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
     /// # Safety
     /// The memory must cover the tile's reach.
     #[inline(always)]
-    unsafe fn chunk<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+    unsafe fn chunk<const R: usize, const SHARE: usize, const VECTOR: bool, const CLIP: u8>(
         &self,
         isa: I,
         met: &Met<'_, A>,
@@ -206,7 +219,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
     /// # Safety
     /// As `tile`.
     #[inline(always)]
-    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool, const CLIP: bool>(
+    unsafe fn taps<const R: usize, const TAPS: usize, const SHARE: usize, const VECTOR: bool, const CLIP: u8>(
         &self,
         isa: I,
         (src, mut weights): (*const A, *const A),
@@ -238,11 +251,13 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 unsafe { self.unshared(isa, line, &w, &mut sums) };
                 continue;
             }
+            let edge = if CLIP == LANES { met.edges[index].clone() } else { 0..I::LANES };
+            let mask = isa.mask(edge.start, edge.end);
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
                 if N < TAPS + (R - 1) * SHARE {
-                    if !CLIP || met.real >> N & 1 != 0 {
-                        // SAFETY: line `N` is inside the reach.
-                        let x = unsafe { isa.load(line) };
+                    if CLIP == NONE || met.real >> N & 1 != 0 {
+                        // SAFETY: line `N` is inside the reach, so far as the mask goes.
+                        let x = unsafe { if CLIP == LANES { isa.load_masked(line, mask) } else { isa.load(line) } };
                         unrolled!(T in [0 1 2 3 4 5 6 7] {
                             if let Some((a, t)) = const { meet(N, T, TAPS, SHARE, R) } {
                                 sums[a] = isa.mul_add(w[t], x, sums[a]);
