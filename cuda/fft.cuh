@@ -51,20 +51,23 @@ struct FftArgs {
     i64 lowest, each, begin, end;
     i64 steps[2];  // coefficients between neighbours along the first two axes
     i64 turn;      // coefficient u of a kernel is its coefficient turn - u, if this is not negative
+    i64 clip;      // what is read: 0: everything; 1: what lies before the line's end; 2: the line's own
+    i64 scale;     // and divided by 2^scale
     FftSignal in, out;
 };
 
+// What is read begins with `low` and ends before `high`, what is written with `begin` and `end`.
 struct FftLine {
     i64 sample, channel;
-    int lowest, begin, end;
+    int lowest, begin, end, low, high;
 };
 
 STRIATE_DEVICE FftLine fft_line(const FftArgs& args, i64 index) {
     const u32 number = u32(args.first + index), windows = u32(args.windows), samples = u32(args.samples);
     const u32 window = number % windows, row = number / windows;
-    const int begin = int(args.begin + window * args.each);
-    return {row % samples, row / samples, int(args.lowest + window * args.each), begin,
-            int(least(begin + args.each, args.end))};
+    const int begin = int(args.begin + window * args.each), end = int(least(begin + args.each, args.end));
+    return {row % samples, row / samples, int(args.lowest + window * args.each), begin, end,
+            args.clip > 1 ? begin : -(1 << 30), args.clip > 0 ? end : 1 << 30};
 }
 
 // Where coefficient u of a signal lies, if it is a position of the tensor.
@@ -89,19 +92,16 @@ STRIATE_DEVICE bool fft_place(const FftArgs& args, const FftSignal& signal, int 
     return true;
 }
 
-// Coefficient p of a line. K::clip: 0: every one; 1: those before the line's end; 2: the line's own. A kernel's are
-// divided by 2^scale.
+// Coefficient p of a line.
 template <class K>
 STRIATE_DEVICE typename K::A fft_coefficient(const FftArgs& args, const FftLine& line, int p) {
     using S = typename K::S;
     using A = typename K::A;
     const int u = line.lowest + p;
     i64 at;
-    if (K::clip > 0 && u >= line.end) return 0;
-    if (K::clip > 1 && u < line.begin) return 0;
-    if (!fft_place<K>(args, args.in, u, at)) return 0;
+    if (u < line.low || u >= line.high || !fft_place<K>(args, args.in, u, at)) return 0;
     const S* const from = static_cast<const S*>(args.from) + line.sample * args.in.sample + line.channel * args.in.channel;
-    return Scalar<S>::widen(from[at]) * (A(1) / A(i64(1) << K::scale));
+    return Scalar<S>::widen(from[at]) * (A(1) / A(i64(1) << args.scale));
 }
 
 template <class K>
@@ -202,7 +202,7 @@ STRIATE_DEVICE int fft_anew(int number) {
 // One half of the numbers, real or imaginary parts, `sub` apart, to shared memory or from there.
 template <int sub, bool load, class A>
 STRIATE_DEVICE void fft_move(A* buffer, Complex<A> (&v)[16], int thread, A Complex<A>::*half) {
-    A* const first = buffer + fft_spot(fft_first<sub>(thread));
+    A* const first = buffer + fft_spot(fft_first<sub>(fft_anew(thread)));
 #pragma unroll
     for (int e = 0; e < 16; ++e) {
         A& spot = first[fft_spot(e * sub)];
@@ -319,14 +319,19 @@ STRIATE_DEVICE void fft_read(const FftArgs& args, const FftShare& share, Complex
 
 template <class K, class A>
 STRIATE_DEVICE void fft_multiply(const FftArgs& args, const FftShare& share, Complex<A> (&v)[16]) {
-    if (!share.real) return;
-    const u32 kernel = u32(args.first + share.line) / u32(args.sharing) - u32(args.kernel);
-    const Complex<A>* const values = fft_values<K, A>(args, share, kernel);
+    const u32 line = share.real ? u32(share.line) : 0, kernel = u32(args.first + line) / u32(args.sharing);
+    const Complex<A>* const values = fft_values<K, A>(args, share, kernel - u32(args.kernel));
 #pragma unroll
-    for (int e = 0; e < 16; ++e) {
-        const Complex<A> x = v[e], k = values[e << (K::bits - 4)];
-        v[e] = {x.re * k.re - x.im * k.im, x.re * k.im + x.im * k.re};
+    for (int some = 0; some < 16; some += 8) {
+        // Keeps loads where they are: there are no registers for all of them.
+        sync_warp();
+#pragma unroll
+        for (int e = some; e < some + 8; ++e) {
+            const Complex<A> x = v[e], k = share.real ? values[e << (K::bits - 4)] : Complex<A>{0, 0};
+            v[e] = {x.re * k.re - x.im * k.im, x.re * k.im + x.im * k.re};
+        }
     }
+    sync_warp();
 }
 
 template <class K, class A>
@@ -355,7 +360,7 @@ STRIATE_DEVICE void fft_write(const FftArgs& args, const FftShare& share, const 
 //   source               0: coefficients of `from`; 1: numbers of `space`; 2: sums of spectra
 //   forward, multiply, inverse   what is done
 //   target               0: `space`; 1: coefficients of `to`
-//   rank, periodic, clip, scale  of the signals
+//   rank, periodic       of the signals
 template <class K>
 STRIATE_DEVICE void fft_lines(const FftArgs& args) {
     using A = typename K::A;

@@ -44,7 +44,7 @@ pub const GRAD_KERNEL: DeviceOperation = DeviceOperation {
 
 /// Threads of a block that holds several lines.
 const THREADS: i64 = 128;
-/// Bytes of numbers between passes: what second-level caches hold.
+/// Bytes of numbers between passes, unless the settings say `between`: what second-level caches hold.
 const BETWEEN: i64 = 32 << 20;
 /// Bytes of shared memory above which real and imaginary parts take turns.
 const SHARED: i64 = 48 << 10;
@@ -60,6 +60,8 @@ struct Job {
     size: i64,
     /// Sizes and strides of input, kernel and output.
     tensors: [Signature; 3],
+    /// Bytes of numbers between passes.
+    between: i64,
 }
 
 fn conv(request: &Request<'_>) -> Result<Job, Why> {
@@ -121,11 +123,12 @@ impl Job {
         }
         let size = dtype.accumulator().size() as i64;
         let most = if size == 8 { 13 } else { 14 };
-        // What a block may ask for.
+        // Bytes that a block may ask for.
         let shared = request.settings.integer("shared").unwrap_or(i64::MAX);
         let held = (SHORTEST..=most).rev().find(|&bits| padded(size, bits) <= shared).unwrap_or(SHORTEST);
         let cut = lines.cut(held);
-        Ok(Job { lines, cut, dtype, size, tensors: tensors.map(|tensor| *tensor) })
+        let between = request.settings.integer("between").unwrap_or(BETWEEN);
+        Ok(Job { lines, cut, dtype, size, tensors: tensors.map(|tensor| *tensor), between })
     }
 
     /// Lines of inputs.
@@ -150,7 +153,7 @@ impl Job {
 
     /// Lines between passes at a time.
     fn together(&self) -> i64 {
-        (BETWEEN / self.line()).max(1)
+        (self.between / self.line()).max(1)
     }
 
     fn accumulator(&self) -> &'static str {
@@ -262,9 +265,9 @@ impl Job {
         [("A", self.accumulator()), ("S", kind(&act.source)), ("D", kind(&act.target))]
     }
 
-    fn signals(&self, act: &Act) -> [(&'static str, i64); 4] {
+    fn signals(&self, act: &Act) -> [(&'static str, i64); 2] {
         let periodic = self.lines.periodic && !act.kernels;
-        [("rank", self.lines.rank as i64), ("periodic", i64::from(periodic)), ("clip", act.clip), ("scale", act.scale)]
+        [("rank", self.lines.rank as i64), ("periodic", i64::from(periodic))]
     }
 
     fn words(&self, act: &Act, run: Run) -> Vec<Word> {
@@ -280,7 +283,7 @@ impl Job {
         let turn = if act.kernels && lines.flip { taps - 1 } else { -1 };
         words.extend(values([run.count, run.first, samples, windows, sharing, run.kernel]));
         words.extend(values([run.sums, lines.kernels << cut.bits, lowest, each, begin, end]));
-        words.extend(values([lines.step[0], lines.step[1], turn]));
+        words.extend(values([lines.step[0], lines.step[1], turn, act.clip, act.scale]));
         for signal in [&act.source, &act.target] {
             words.extend(values(signal.as_ref().map_or([0; 15], |signal| signal.numbers)));
         }
