@@ -121,8 +121,10 @@ def test_short_kernels_take_overlapping_windows() -> None:
         check(x, k, padding)
     check(drawn(1, 2, 30, 200), drawn(2, 3, 3, seed=1) / 9, "same")
     recipe = request("fft_conv", (x, k), (torch.empty_like(x),))
-    # Eight lines to a block, and several for each of the six channels.
-    assert recipe["launches"][-1]["grid"] >= 3 and "bits = 8" in recipe["launches"][-1]["source"]
+    source = recipe["launches"][-1]["source"]
+    assert any(f"bits = {bits};" in source for bits in (8, 9, 10)), (
+        source
+    )  # one transform of all would need 11
 
 
 @pytest.mark.parametrize(("length", "taps"), [(400, 391), (3001, 2999)])
@@ -144,16 +146,17 @@ def test_long_lines_of_planes() -> None:
     check(drawn(1, 2, 400), drawn(1, 391, seed=1) / 391, "circular", "convolution")
 
 
-@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize("dtype", [F32, F64])
 def test_integers_are_exact_after_rounding(dtype: torch.dtype) -> None:
-    x, k = integers((2, 3, 300), dtype, 8, 0), integers((3, 90), F32, 8, 1)
+    x, k = integers((2, 3, 300), dtype, 8, 0), integers((3, 90), dtype, 8, 1)
+    g = integers((2, 3, 300), dtype, 8, 2)
     with EmulatedCuda():
         y = striate.fft_conv1d(x, k, padding="same")
-        dk = torch.ops.striate.fft_conv_grad_kernel(y, x, [90], False, [45], True, False)
+        dk = torch.ops.striate.fft_conv_grad_kernel(g, x, [90], False, [45], True, False)
     exact = direct(x, k, "same", "correlation")
-    assert torch.equal(y.float().round() if dtype == F32 else y, exact.to(dtype))
-    want = outcome(lambda x, k: direct(x, k, "same", "correlation"), x.double(), k.double(), y.double())[2]
-    assert (dk - want).abs().max() <= 1e-6 * float(y.double().abs().sum() * x.double().abs().max())
+    assert torch.equal(y.round(), exact.to(dtype))
+    want = outcome(lambda x, k: direct(x, k, "same", "correlation"), x.double(), k.double(), g.double())[2]
+    assert torch.equal(dk.round(), want.to(dtype))
 
 
 def test_gates_go_around_it() -> None:
@@ -239,7 +242,8 @@ def test_lines_take_turns(shared: int, channels: int) -> None:
                 and recipe["workspace"] <= whole["workspace"]
             )
             emulate(recipe, operands, (again,))
-            torch.testing.assert_close(again, out, rtol=0, atol=0 if op == "fft_conv" else 1e-4)
+            slack = 0 if op == "fft_conv" else 1e-6 * float(out.abs().max())
+            torch.testing.assert_close(again, out, rtol=0, atol=slack)
 
 
 def test_bits_do_not_depend_on_what_else_is_in_the_batch() -> None:
@@ -288,7 +292,7 @@ def test_kernels_compile_within_their_budget(name: str) -> None:
     for op, operands, result in (("fft_conv", (x, k), x.clone()), ("fft_conv_grad_kernel", (x, x), k)):
         launches = request(op, operands, (result,), **where)["launches"]
         assert max(step["shared"] for step in launches) <= 68 << 10
-        for arch in cuda_nvrtc.ARCHS if name == "4k" and op == "fft_conv" else (80, 90):
+        for arch in cuda_nvrtc.ARCHS if name in ("4k", "16k") and op == "fft_conv" else (80, 90):
             logs = [cuda_nvrtc.compile(source, arch)[1] for source in {step["source"] for step in launches}]
             spilled, registers = max(log.spilled for log in logs), max(log.registers for log in logs)
             assert spilled == 0 and registers <= budget[f"{op} {name}"], (op, name, arch, registers, spilled)
