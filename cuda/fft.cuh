@@ -100,8 +100,8 @@ STRIATE_DEVICE typename K::A fft_coefficient(const FftArgs& args, const FftLine&
     const int u = line.lowest + p;
     i64 at;
     if (u < line.low || u >= line.high || !fft_place<K>(args, args.in, u, at)) return 0;
-    const S* const from = static_cast<const S*>(args.from) + line.sample * args.in.sample + line.channel * args.in.channel;
-    return Scalar<S>::widen(from[at]) * (A(1) / A(i64(1) << args.scale));
+    at += line.sample * args.in.sample + line.channel * args.in.channel;
+    return Scalar<S>::widen(static_cast<const S*>(args.from)[at]) * (A(1) / A(i64(1) << args.scale));
 }
 
 template <class K>
@@ -384,7 +384,8 @@ template <class K>
 STRIATE_DEVICE void fft_top(const FftArgs& args) {
     using A = typename K::A;
     constexpr i64 length = i64(1) << K::total, sub = length >> 4 * (K::level + 1);
-    const i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x, index = item / (length / 16), node = item % (length / 16);
+    const i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x;
+    const i64 index = item / (length / 16), node = item % (length / 16);
     if (index >= args.lines) return;
     const FftLine line = fft_line(args, index);
     const i64 block = node / sub, first = block * 16 * sub + node % sub;
@@ -419,13 +420,13 @@ struct FftSumArgs {
     i64 kernel, some, kernels;  // the first kernel of these lines, how many they are, and how many there are in all
 };
 
-// Adds the products of gradients and inputs to the sums of their kernels: every sum_of-th line to each, in order.
+// Adds the products of gradients and inputs to the sums of their kernels: every sums_of-th line to each, in order.
 template <class K>
 STRIATE_DEVICE void fft_sum(const FftSumArgs& args) {
     using A = typename K::A;
     constexpr i64 length = i64(1) << K::total;
-    const i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x, p = item % length, which = item / length % args.sums_of;
-    const i64 kernel = args.kernel + item / length / args.sums_of;
+    const i64 item = i64(blockIdx.x) * blockDim.x + threadIdx.x, p = item % length;
+    const i64 which = item / length % args.sums_of, kernel = args.kernel + item / length / args.sums_of;
     if (kernel >= args.kernel + args.some) return;
     const i64 whole = kernel * args.sharing, begin = most(whole, args.first);
     const i64 end = least(whole + args.sharing, args.first + args.lines);

@@ -3,10 +3,10 @@
 //!
 //! A forward call is three launches: the table of roots, the spectra of kernels, and one kernel that reads a line,
 //! transforms it in registers and shared memory, multiplies, transforms back and writes. A transform of m complex
-//! numbers, which serves 2m coefficients, so takes 2m <= 32768 in float32 and 16384 in float64, with 68 KiB of
-//! shared memory, and half of that where a block has only 64 KiB. A longer one, where windows of that size do not serve better, is cut into 16
-//! parts by a pass before and put together by a pass after, or into 256 by two. What lies in global memory between
-//! passes is as much as stays in the second-level cache; lines take turns.
+//! numbers, which serves 2m coefficients, so takes 2m <= 32768 in float32 and 16384 in float64, with 68 KiB of shared
+//! memory, and half of that where a block has only 64 KiB. A longer one, where windows of that size do not serve
+//! better, is cut into 16 parts by a pass before and put together by a pass after, or into 256 by two. What lies in
+//! global memory between passes is as much as stays in the second-level cache; lines take turns.
 //!
 //! Arithmetic for an H200 (4.3 TB/s, 33.5e12 fused operations a second; not run on a device): a causal convolution with
 //! L = K = m moves 4 bytes per output in bfloat16 and 8 in float32, besides 8 of a spectrum that samples share from the
