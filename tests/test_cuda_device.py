@@ -73,6 +73,21 @@ def test_tensor_cores_are_exact(problem: Depthwise) -> None:
     exact_on_device(problem)
 
 
+@pytest.mark.parametrize(("length", "taps"), [(300, 300), (3000, 20), (16000, 16000), (70000, 70000)])
+def test_sample_of_long_convolutions(length: int, taps: int) -> None:
+    made = torch.Generator().manual_seed(0)
+    x, k = (torch.randn(shape, generator=made) for shape in ((2, 3, length), (3, taps)))
+
+    def outcome(*leaves: Tensor) -> list[Tensor]:
+        leaves = tuple(leaf.requires_grad_() for leaf in leaves)
+        y = striate.fft_conv1d(*leaves)
+        return [y.detach(), *torch.autograd.grad(y.square().sum(), leaves)]
+
+    assert striate.explain(striate.fft_conv1d, x.cuda(), k.cuda()).row == "cuda.fft_conv"
+    for got, want in zip(outcome(x.cuda(), k.cuda()), outcome(x.double(), k.double()), strict=True):
+        assert float((got.cpu() - want).abs().max()) <= 1e-4 * float(want.abs().max())
+
+
 def test_public_calls_run_own_rows() -> None:
     x, w = layer()
     assert striate.explain(striate.depthwise_conv2d, x, w, padding=3).row == "cuda.direct"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 
 def own_rows() -> bool:
     """Whether the user has asked for them."""
@@ -21,3 +23,10 @@ def refusal(dense: bool) -> str:
     if not own_rows():
         return "device cuda; its rows have not been timed yet, STRIATE_CUDA=1 chooses them"
     return ""
+
+
+def shared_bytes(device: torch.device) -> int:
+    """Shared memory that a block of the device may ask for; what the largest kernel needs, where there is none."""
+    if device.type != "cuda":
+        return 68 << 10
+    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)

@@ -95,7 +95,7 @@ def _composed_because(function: Any, values: tuple[Any, ...]) -> str:
         return ""
     if not any(isinstance(value, Tensor) and value.is_cuda for value in values):
         return ""
-    if function.__name__.startswith("causal_conv1d") and _cuda.own_rows():
+    if function.__name__.startswith(("causal_conv1d", "fft_conv")) and _cuda.own_rows():
         return ""
     if function is ops.shiftwise_conv2d:
         return "device cuda; its three strips are calls of depthwise_conv2d, to be explained by themselves"

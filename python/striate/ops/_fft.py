@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _call
 from .._call import call, dense, words
-from . import _composed
+from . import _composed, _cuda
 from ._convolution import _front, _into_channels, _sum
 from ._family import Family, Member, Statics
 
@@ -62,6 +63,28 @@ def _grad_kernel(
     settings = words(shift=shift, flip=flip, periodic=periodic)
     call("fft_conv_grad_kernel", settings, (_rows(grad), _rows(input)), (result,))
     return result
+
+
+def _conv_on_cuda(
+    input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool
+) -> Tensor:
+    result = _fake_conv(input, kernel, shift, grow, flip, periodic)
+    if result.numel() and _cuda.own_rows():
+        settings = words(shift=shift, flip=flip, periodic=periodic, shared=_cuda.shared_bytes(result.device))
+        if _call.on_device("fft_conv", settings, (input, kernel), (result,)):
+            return result
+    return _composed.fft_conv(input, kernel, shift, grow, flip, periodic)
+
+
+def _grad_kernel_on_cuda(
+    grad: Tensor, input: Tensor, kernel_size: Ints, shared: bool, shift: Ints, flip: bool, periodic: bool
+) -> Tensor:
+    result = _fake_grad_kernel(grad, input, kernel_size, shared, shift, flip, periodic)
+    if input.numel() and _cuda.own_rows():
+        settings = words(shift=shift, flip=flip, periodic=periodic, shared=_cuda.shared_bytes(result.device))
+        if _call.on_device("fft_conv_grad_kernel", settings, (grad, input), (result,)):
+            return result
+    return _composed.fft_conv_grad_kernel(grad, input, kernel_size, shared, shift, flip, periodic)
 
 
 def _back(kernel_size: Ints, shift: Ints) -> tuple[int, ...]:
@@ -162,7 +185,7 @@ fft_conv: Callable[..., Tensor] = family.add(
         tangent=_bilinear_tangent(lambda: fft_conv),
         fold=_conv_fold,
         cpu=_conv,
-        cuda=_composed.fft_conv,
+        cuda=_conv_on_cuda,
     )
 )
 
@@ -178,6 +201,6 @@ fft_conv_grad_kernel: Callable[..., Tensor] = family.add(
         tangent=_bilinear_tangent(lambda: fft_conv_grad_kernel),
         fold=_grad_kernel_fold,
         cpu=_grad_kernel,
-        cuda=_composed.fft_conv_grad_kernel,
+        cuda=_grad_kernel_on_cuda,
     )
 )

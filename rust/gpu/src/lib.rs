@@ -7,6 +7,8 @@ mod causal;
 mod compiler;
 mod depthwise;
 mod driver;
+mod fft;
+mod fft_lines;
 mod headers;
 mod library;
 mod table;
