@@ -1,8 +1,12 @@
-"""When a convolution on a CUDA device runs on striate's own rows."""
+"""When an operator on a CUDA device runs on striate's own rows."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
+
+from .. import _call
 
 
 def own_rows() -> bool:
@@ -21,3 +25,19 @@ def refusal(dense: bool) -> str:
     if not own_rows():
         return "device cuda; its rows have not been timed yet, STRIATE_CUDA=1 chooses them"
     return ""
+
+
+def row_or(request: Callable[..., _call.Request], composed: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel on CUDA devices: a row of ours where the user has asked for them and one takes the call."""
+
+    def kernel(*args: Any) -> Any:
+        if own_rows():
+            op, settings, operands, made = request(*args)
+            results = _call.results_of(made)
+            if not any(result.numel() for result in results) or _call.on_device(
+                op, settings, operands, results
+            ):
+                return made
+        return composed(*args)
+
+    return kernel

@@ -7,4 +7,7 @@ macro_rules! headers {
     };
 }
 
-headers!("axis.cuh" "causal.cuh" "depthwise.cuh" "scalar.cuh" "tile.cuh" "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh");
+headers!(
+    "axis.cuh" "causal.cuh" "depthwise.cuh" "pool.cuh" "scalar.cuh" "tile.cuh"
+    "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh"
+);

@@ -9,6 +9,7 @@ mod depthwise;
 mod driver;
 mod headers;
 mod library;
+mod pool;
 mod table;
 mod toeplitz;
 mod toeplitz_weigh;
