@@ -5,6 +5,7 @@
 pub mod cache;
 mod causal;
 mod compiler;
+mod dcls;
 mod depthwise;
 mod driver;
 mod headers;

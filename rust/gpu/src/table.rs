@@ -1,6 +1,6 @@
 //! The one list of CUDA rows, most preferred first.
 
-use crate::{causal, depthwise, pool, toeplitz};
+use crate::{causal, dcls, depthwise, pool, toeplitz};
 use striate_core::{DeviceOperation, Kernel, Recipe};
 
 /// The rows of the device.
@@ -11,13 +11,15 @@ pub fn rows() -> &'static [Kernel<Recipe>] {
 
 /// The rows of operations that are not convolutions.
 pub fn operations() -> &'static [DeviceOperation] {
-    static ROWS: [DeviceOperation; 6] = [
+    static ROWS: [DeviceOperation; 8] = [
         causal::CAUSAL,
         causal::UPDATE,
         pool::POOL,
         pool::ARGMAX,
         pool::SCATTER,
         pool::GATHER,
+        dcls::KERNEL,
+        dcls::GRADIENT,
     ];
     &ROWS
 }
