@@ -233,7 +233,7 @@ CASES = [
     *constructions(),
 ]
 # Of every family one that also runs the text of its CUDA rows on the host; tests/test_cuda_*.py run them all.
-ROWS_RUN = {"causal_conv1d-states", "max_pool2d", "avg_pool3d", "dcls_kernel-max"}
+ROWS_RUN = {"causal_conv1d-states", "max_pool2d", "avg_pool3d", "dcls_kernel-max", "shiftwise_conv2d"}
 
 
 def flat(made: Made) -> list[Tensor]:

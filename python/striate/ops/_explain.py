@@ -18,7 +18,7 @@ from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of, unfit
 
 # What the names of functions hold that have rows on CUDA devices.
-_WITH_ROWS = ("causal_conv1d", "_pool", "dcls_kernel")
+_WITH_ROWS = ("causal_conv1d", "_pool", "dcls_kernel", "shiftwise")
 
 
 @dataclass(frozen=True)

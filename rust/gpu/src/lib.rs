@@ -2,6 +2,7 @@
 //! cache on disk, and launches. A machine without CUDA is an error with a reason, never a panic; recipes and
 //! compilation need no device.
 
+mod branches;
 pub mod cache;
 mod causal;
 mod compiler;

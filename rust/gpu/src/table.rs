@@ -1,6 +1,6 @@
 //! The one list of CUDA rows, most preferred first.
 
-use crate::{causal, dcls, depthwise, pool, toeplitz};
+use crate::{branches, causal, dcls, depthwise, pool, toeplitz};
 use striate_core::{DeviceOperation, Kernel, Recipe};
 
 /// The rows of the device.
@@ -11,7 +11,7 @@ pub fn rows() -> &'static [Kernel<Recipe>] {
 
 /// The rows of operations that are not convolutions.
 pub fn operations() -> &'static [DeviceOperation] {
-    static ROWS: [DeviceOperation; 8] = [
+    static ROWS: [DeviceOperation; 9] = [
         causal::CAUSAL,
         causal::UPDATE,
         pool::POOL,
@@ -20,6 +20,7 @@ pub fn operations() -> &'static [DeviceOperation] {
         pool::GATHER,
         dcls::KERNEL,
         dcls::GRADIENT,
+        branches::ROW,
     ];
     &ROWS
 }
