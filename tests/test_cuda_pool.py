@@ -175,16 +175,17 @@ def test_bits_do_not_depend_on_the_order_of_threads() -> None:
 
 
 def test_what_is_too_large_is_left_to_torch() -> None:
-    x, y = torch.empty(1, 1, 2, 1 << 30, device="meta"), torch.empty(1, 1, 1, 1 << 29, device="meta")
-    words = "mode=max pass=fwd size=2x1073741824 kernel=2x2 stride=2x2 pad=0x0x0x0 dilation=1x1 ring=0x0 divisor=0"
+    x, y = ((64, "f32", (1, 1, 1, size), (size, size, size, 1)) for size in (1 << 31, 1 << 30))
+    words = "mode=max pass=fwd size=1x2147483648 kernel=1x2 stride=1x2 pad=0x0x0x0 dilation=1x1 ring=0x0 divisor=0"
     with pytest.raises(ValueError, match="less than 2\\^31 elements, got 2147483648"):
-        request("pool", words, (x,), (y,))
+        _core.cuda_call_recipe("pool", words, [x], [y])
 
 
 COSTS = {
     "3x3 s2 bf16 nhwc": (3, 2, 1, BF16, True),
     "3x3 s2 f64 nchw": (3, 2, 1, F64, False),
     "3x3 f32 nchw": (3, 1, 1, F32, False),
+    "3x3 s3 f32 nchw": (3, 3, 1, F32, False),
     "13x13 bf16 nchw": (13, 1, 6, BF16, False),
 }
 

@@ -249,7 +249,9 @@ impl Share {
             share.c = ceil_div(share.c, 2);
         }
         // Neighbours along columns do not share a warp's loads: threads lie there already.
-        let most = if rows || plan.last { 8 } else { 1 };
+        // Divisors of their own take registers too.
+        let bytes = if plan.divide == 2 { 16 } else { 32 };
+        let most = if rows || plan.last { bytes / plan.numbers.accumulator().size() as i64 } else { 1 };
         for r in [2, 4, 8] {
             let wider = share.holding(r, along.steps());
             let fits = wider.kept() <= r * share.c && wider.kept() * share.vec * each <= KEPT;
