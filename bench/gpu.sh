@@ -79,7 +79,7 @@ for tool in memcheck racecheck initcheck synccheck; do
         "${tests[@]}" tests/test_cuda_device.py -k sample
 done
 step roofline "${bench[@]}" roofline --fresh --device cuda
-for family in goals replknet_31b slak_tiny convnext_tiny unireplknet_t multiresnet causal_short; do
+for family in goals replknet_31b slak_tiny convnext_tiny unireplknet_t multiresnet causal_short pool dcls; do
     for dtype in f32 bf16; do
         step "$family-$dtype" "${bench[@]}" bench "$family" --device cuda --dtype "$dtype" --buffers cold \
             --preset "$preset" --seconds "$seconds" --vs torch,channels_last,compile,cudnn,fft \

@@ -75,6 +75,13 @@ STRIATE_FN Walk walk_fwd(const Axis& axis, i64 o) {
     return {base + lo * axis.dilation, axis.dilation, lo, 1, most(hi - lo, 0)};
 }
 
+// walk_fwd(axis, o).len, without a division where taps are neighbours.
+STRIATE_FN i64 taps_inside(const Axis& axis, i64 o) {
+    if (axis.dilation != 1) return walk_fwd(axis, o).len;
+    const i64 base = o * axis.stride - axis.pad_lo;
+    return most(least(base + axis.kernel, axis.input) - most(base, 0), 0);
+}
+
 STRIATE_FN Walk walk_dx(const Axis& axis, i64 i) {
     const i64 first = congruent_tap(axis, i + axis.pad_lo);
     if (first < 0) return {0, 0, 0, 0, 0};
@@ -115,6 +122,12 @@ STRIATE_FN Sweep sweep(const Axis& axis, Pass pass, i64 index) {
     const i64 s = axis.stride / g, taps = (axis.kernel - 1 - first) / s + 1, last = first + (taps - 1) * s;
     const i64 src0 = (index + axis.pad_lo - last * axis.dilation) / axis.stride;
     return {index, axis.stride, outs, src0, 1, axis.dilation / g, last, -s, taps};
+}
+
+// walk_fwd(axis, o).a0 for position j of the sweep of Fwd: the first source that is not before the input.
+STRIATE_FN i64 first_source(const Sweep& sweep, i64 j) {
+    const i64 base = sweep.src0 + j * sweep.src_step;
+    return base < 0 ? base + ceil_div(-base, sweep.reach_step) * sweep.reach_step : base;
 }
 
 }  // namespace striate

@@ -19,9 +19,6 @@
 
 namespace striate {
 
-STRIATE_FN float exponential(float x) { return expf(x); }
-STRIATE_FN double exponential(double x) { return exp(x); }
-
 template <bool silu, class Acc>
 STRIATE_FN Acc activated(Acc z) {
     return silu ? z / (Acc(1) + exponential(-z)) : z;

@@ -30,13 +30,6 @@ struct Places {
 
 STRIATE_DEVICE int at_most(int a, int b) { return a < b ? a : b; }
 
-// Takes the remainder by a number of choices off a block's number.
-STRIATE_DEVICE int peel(unsigned& rest, i64 choices) {
-    const unsigned digit = rest % unsigned(choices);
-    rest /= unsigned(choices);
-    return int(digit);
-}
-
 // A tile in shared memory of E1 rows and E2 columns of P channels (or samples), each element an accumulator.
 template <bool LAST, int P, int E1, int E2>
 struct Tile {

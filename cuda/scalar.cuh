@@ -77,6 +77,9 @@ STRIATE_FN Bfloat bfloat_of(float x) {
 #endif
 }
 
+STRIATE_FN float exponential(float x) { return expf(x); }
+STRIATE_FN double exponential(double x) { return exp(x); }
+
 // A storage type: what sums are carried in, and the way there and back.
 template <class T>
 struct Scalar;
@@ -134,6 +137,27 @@ STRIATE_FN void store(T* to, const Pack<T, N>& pack) {
     host::check_aligned(to, sizeof(Pack<T, N>), "store of a pack");
 #endif
     *reinterpret_cast<Pack<T, N>*>(to) = pack;
+}
+
+// The same where neighbours may be unaligned: `packed` says that they are not.
+template <int N, class T>
+STRIATE_FN Pack<T, N> load_some(const T* from, bool packed) {
+    if (N == 1 || packed) return load<N>(from);
+    Pack<T, N> made;
+#pragma unroll
+    for (int v = 0; v < N; ++v) made.at[v] = from[v];
+    return made;
+}
+
+template <int N, class T>
+STRIATE_FN void store_some(T* to, const Pack<T, N>& made, bool packed) {
+    if (N == 1 || packed) return store(to, made);
+#pragma unroll
+    for (int v = 0; v < N; ++v) to[v] = made.at[v];
+}
+
+STRIATE_FN bool is_aligned(const void* address, int bytes) {
+    return reinterpret_cast<u64>(address) % unsigned(bytes) == 0;
 }
 
 }  // namespace striate

@@ -34,6 +34,13 @@ namespace striate {
 
 constexpr int WARP = 32;
 
+// Takes the remainder by a number of choices off the number of a block or a thread.
+STRIATE_FN int peel(unsigned& rest, i64 choices) {
+    const unsigned digit = rest % unsigned(choices);
+    rest /= unsigned(choices);
+    return int(digit);
+}
+
 // What mma_m16n8k8 does, where no tensor core does it.
 template <class T>
 STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b);
@@ -226,6 +233,13 @@ STRIATE_DEVICE void product_by_shuffles(float (&d)[4], const u32 (&a)[2], u32 b)
             for (int e = 0; e < 32; e += 16)
                 d[i] += Scalar<T>::widen(T{u16(left[i / 2] >> e)}) * Scalar<T>::widen(T{u16(right[i % 2] >> e)});
     }
+}
+
+// The sum over all lanes of a warp, the same bits in each.
+template <class T>
+STRIATE_DEVICE T over_warp(T x) {
+    for (int other = WARP / 2; other > 0; other /= 2) x += shuffle_xor(x, other);
+    return x;
 }
 
 }  // namespace striate

@@ -20,6 +20,8 @@ extern "C" i64 get_sweep_count(const Axis* axis, int pass) { return sweep_count(
 extern "C" void get_sweep(const Axis* axis, int pass, i64 index, Sweep* out) {
     *out = sweep(*axis, Pass(pass), index);
 }
+extern "C" i64 get_taps_inside(const Axis* axis, i64 o) { return taps_inside(*axis, o); }
+extern "C" i64 get_first_source(const Axis* axis, i64 o) { return first_source(sweep(*axis, Pass::Fwd, 0), o); }
 extern "C" void contract(const Axis* axis, int pass, const double* a, const double* b, double* out) {
     for (i64 p = 0; p < extent(*axis, Pass(pass)); ++p) {
         const Walk w = walk(*axis, Pass(pass), p);
@@ -47,7 +49,8 @@ def device(tmp_path_factory):
     sources = ["-shared", "-fPIC", f"-I{HEADER.parent}", "wrapper.cpp", "-o", "axis.so"]
     subprocess.run([compiler, *warnings, *sanitizer, *sources], check=True, cwd=folder)
     library = ctypes.CDLL(str(folder / "axis.so"))
-    library.get_sweep_count.restype = ctypes.c_longlong
+    for function in (library.get_sweep_count, library.get_taps_inside, library.get_first_source):
+        function.restype = ctypes.c_longlong
     return library
 
 
@@ -102,6 +105,15 @@ def test_sweeps_produce_every_position_once_from_the_defined_triples(device):
                             got.add((out, k, src) if number == FWD else (src, k, out))
             assert sorted(produced) == list(range(extent)), (PASSES[number], axis)
             assert got == want, (PASSES[number], axis)
+
+
+def test_what_pooling_asks_of_a_window_is_in_its_walk(device):
+    for axis in axes(2000, seed=4):
+        raw, walk = Axis(*axis), Walk()
+        for o in map(ctypes.c_longlong, range(axis[2])):
+            device.get_walk(raw, FWD, o, walk)
+            assert device.get_taps_inside(raw, o) == walk[4], axis
+            assert device.get_first_source(raw, o) == walk[0], axis
 
 
 def test_contractions_equal_those_of_the_library(device):

@@ -12,6 +12,7 @@ import raw
 import striate
 from strategies import BF16, F16, F32, Depthwise
 from striate import _core
+from striate.ops import branches as _branches
 from test_cuda_conv import PROBLEMS as DIRECT
 from test_cuda_toeplitz import PROBLEMS as TOEPLITZ
 
@@ -66,6 +67,32 @@ def exact_on_device(problem: Depthwise) -> None:
 @pytest.mark.parametrize("problem", SAMPLE, ids=str)
 def test_sample_of_every_kernel(problem: Depthwise) -> None:
     exact_on_device(problem)
+
+
+def made_by(call: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
+    """A result and the gradients of its sum of squares, on the host."""
+    leaves = [tensor.detach().requires_grad_() for tensor in tensors]
+    y = call(*leaves)
+    return [part.detach().cpu() for part in (y, *torch.autograd.grad(y.square().sum(), leaves))]
+
+
+def test_sample_of_operations() -> None:
+    """Pooling, built kernels and branches are those of the host."""
+    x, w = (t.cpu() for t in layer(kernel=3))
+    positions = torch.randn(2, 64, 1, 9, generator=torch.Generator().manual_seed(0))
+    strips = [_branches.centred(w), _branches.centred(w[:, :, :1])]
+    for call, tensors in (
+        (lambda x: striate.max_pool2d(x, 3, 2, 1), (x,)),
+        (lambda x: striate.avg_pool2d(x, 3, 1, 1, False, False), (x.to(memory_format=torch.channels_last),)),
+        (
+            lambda w, p: striate.dcls_kernel(w, p, dilated_kernel_size=17, version="v1"),
+            (w.flatten(2), positions),
+        ),
+        (lambda x: _branches.total(x, [b._replace(weight=b.weight.to(x.device)) for b in strips]), (x,)),
+    ):
+        pairs = zip(made_by(call, *(t.cuda() for t in tensors)), made_by(call, *tensors), strict=True)
+        for got, want in pairs:
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("problem", TOEPLITZ, ids=str)

@@ -86,8 +86,12 @@ def apart(got: Tensor, exact: Tensor) -> float:
     return float((got.double() - exact.double()).norm()) / scale if scale else float(got.double().norm())
 
 
+Shape = tuple[tuple[int, ...], int, tuple[int, ...]]
+"""leading sizes, elements, grid"""
+
+
 @st.composite
-def shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
+def shapes(draw: st.DrawFn) -> Shape:
     rank = draw(st.integers(1, 3))
     filters = draw(st.sampled_from([(1, 1), (3, 2), (16, 1), (17, 1), (5, 7)]))
     return filters, draw(st.integers(1, 5)), tuple(draw(st.integers(1, 7)) for _ in range(rank))
@@ -99,19 +103,24 @@ def shapes(draw: st.DrawFn) -> tuple[tuple[int, ...], int, tuple[int, ...]]:
 )
 @settings(max_examples=40, deadline=None)
 def test_construction_and_gradients_follow_the_definition(
-    isa: str, shape: tuple[tuple[int, ...], int, tuple[int, ...]], version: str, dtype: torch.dtype, seed: int
+    isa: str, shape: Shape, version: str, dtype: torch.dtype, seed: int
 ) -> None:
+    _core.set_kernels(f"[.]{isa}$")
+    try:
+        check_definition(shape, version, dtype, seed)
+    finally:
+        _core.set_kernels(None)
+
+
+def check_definition(shape: Shape, version: str, dtype: torch.dtype, seed: int) -> None:
+    """The kernel and its gradients are those of :func:`literal`, up to rounding."""
     filters, elements, size = shape
     given = [t.to(dtype).requires_grad_() for t in operands(filters, elements, size, version, seed)]
     exact_given = [t.detach().double().requires_grad_() for t in given]
     exact = literal(exact_given[0], exact_given[1], [*exact_given, None][2], size, version)
     upstream = torch.randn(exact.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    _core.set_kernels(f"[.]{isa}$")
-    try:
-        got = striate.dcls_kernel(*given, dilated_kernel_size=size, version=version)
-        found = torch.autograd.grad(got, given, upstream.to(dtype))
-    finally:
-        _core.set_kernels(None)
+    got = striate.dcls_kernel(*given, dilated_kernel_size=size, version=version)
+    found = torch.autograd.grad(got, given, upstream.to(dtype))
     upstream = upstream.to(dtype).double()
     limit = 1e-13 if dtype == torch.float64 else 2e-6
     sigma = [*exact_given, None][2]

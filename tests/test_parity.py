@@ -19,11 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import striate
 from cuda_emulated import EmulatedCuda
+from cuda_recipe import call_on_host
 from fft_oracle import direct
 from oracle import integers
 from strategies import BF16, F16, F32, F64
-from striate import ops
-from striate.ops import _causal, _composed, dcls
+from striate import _call, ops
+from striate.ops import _causal, _composed, _cuda, dcls
 from test_causal import oracle as causal_sums
 from test_dcls import literal
 from test_shiftwise import expand_shift_add
@@ -231,6 +232,8 @@ CASES = [
     *causals(),
     *constructions(),
 ]
+# Of every family one that also runs the text of its CUDA rows on the host; tests/test_cuda_*.py run them all.
+ROWS_RUN = {"causal_conv1d-states", "max_pool2d", "avg_pool3d", "dcls_kernel-max", "shiftwise_conv2d"}
 
 
 def flat(made: Made) -> list[Tensor]:
@@ -264,6 +267,11 @@ def on(device: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if device != "emulated":
         yield
         return
+    if _cuda.own_rows():
+        monkeypatch.setattr(_call, "on_device", call_on_host)
+        with EmulatedCuda():
+            yield
+        return
     monkeypatch.setattr(_causal, "causal", _composed.causal)
     monkeypatch.setattr(
         dcls, "_kernel", lambda weight, P, SIG, *statics: dcls.formula(weight, P, SIG, statics)
@@ -279,7 +287,8 @@ def test_equals_the_oracle(case: Case, device: str, monkeypatch: pytest.MonkeyPa
     # On the host the kernels of every dtype are tested by themselves.
     wide = device == "emulated" or not case.rounded_once
     dtypes = [F64] if not case.exact else [F32] if wide else [F32, BF16, F16]
-    for own_rows in ("0", "1") if device == "cuda" else ("0",):
+    both = device == "cuda" or (device == "emulated" and case.name in ROWS_RUN)
+    for own_rows in ("0", "1") if both else ("0",):
         monkeypatch.setenv("STRIATE_CUDA", own_rows)
         for dtype in dtypes:
             with on(device, monkeypatch):

@@ -107,10 +107,17 @@ def same(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.nan_to_num(77), b.nan_to_num(77)) and torch.equal(a.isnan(), b.isnan())
 
 
+SPECIAL = [None, math.nan, -math.inf, math.inf]
+
+
 @every_row
 @pytest.mark.usefixtures("forced")
-@given(p=problems(), special=st.sampled_from([None, math.nan, -math.inf, math.inf]))
+@given(p=problems(), special=st.sampled_from(SPECIAL))
 def test_max_is_torchs(p: dict[str, Any], special: float | None) -> None:
+    check_max(p, special)
+
+
+def check_max(p: dict[str, Any], special: float | None) -> None:
     x = made(p)
     if special is not None and x.numel():
         x = x.clone()
@@ -152,6 +159,10 @@ def oracle(
 @pytest.mark.usefixtures("forced")
 @given(p=problems(), include=st.booleans(), override=st.sampled_from([None, 3, -2]))
 def test_sums_and_their_gradients_are_exact(p: dict[str, Any], include: bool, override: int | None) -> None:
+    check_sums(p, include, override)
+
+
+def check_sums(p: dict[str, Any], include: bool, override: int | None) -> None:
     p = p | {"dilation": (1,) * p["rank"]}
     p["args"] = (*p["args"][:3], p["dilation"], p["ceil"])
     override = None if p["rank"] == 1 else override
@@ -184,6 +195,10 @@ def test_sums_and_their_gradients_are_exact(p: dict[str, Any], include: bool, ov
 @pytest.mark.usefixtures("forced")
 @given(p=problems(), mode=st.sampled_from(["max", "min"]), way=any_way)
 def test_gradients_of_extremes_are_exact(p: dict[str, Any], mode: str, way: str) -> None:
+    check_extreme_gradients(p, mode, way)
+
+
+def check_extreme_gradients(p: dict[str, Any], mode: str, way: str) -> None:
     if not fits(p) or not with_taps(p).all():
         return
     x = made(p).detach().requires_grad_()
@@ -271,8 +286,8 @@ def test_operators_keep_torchs_contract(last: bool) -> None:
     torch.library.opcheck(ops.pool_argmax.default, (x, True, "max", *windows))
     g = torch.randn(indices.shape)
     torch.library.opcheck(ops.pool_transpose.default, (g, [6, 7], "avg", *windows))
-    torch.library.opcheck(ops.pool_gather.default, (x, indices))
-    torch.library.opcheck(ops.pool_scatter.default, (g, indices, [6, 7]))
+    torch.library.opcheck(ops.pool_gather.default, (x, indices, *windows[:4]))
+    torch.library.opcheck(ops.pool_scatter.default, (g, indices, [6, 7], *windows[:4]))
 
 
 def test_compiled_and_dynamic() -> None:

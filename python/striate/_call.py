@@ -6,7 +6,7 @@ The tensors may have any strides that its kernel rows take; results are allocate
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,26 @@ def on_device(op: str, settings: str, operands: Sequence[Tensor | None], results
     given = [None if tensor is None else _given(tensor) for tensor in operands]
     device = results[0].device.index
     return _core.cuda_call(op, settings, given, [_given(tensor) for tensor in results], device) is not None
+
+
+Request = tuple[str, str, Sequence[Tensor | None], Any]
+"""what :func:`call` is given; a tensor stands for one result, else they are a list"""
+
+
+def results_of(made: Any) -> Sequence[Tensor]:
+    """The results of a request."""
+    return (made,) if isinstance(made, Tensor) else made
+
+
+def on_host(request: Callable[..., Request]) -> Callable[..., Any]:
+    """The kernel on host memory of an operator whose arguments ``request`` turns into a call."""
+
+    def kernel(*args: Any) -> Any:
+        op, settings, operands, made = request(*args)
+        call(op, settings, operands, results_of(made))
+        return made
+
+    return kernel
 
 
 def dense(tensor: Tensor) -> Tensor:

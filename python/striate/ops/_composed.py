@@ -286,7 +286,7 @@ def pool_argmax(
     return _like(index.to(torch.int64 if wide else torch.int32), input)
 
 
-def pool_gather(numbers: Tensor, indices: Tensor) -> Tensor:
+def pool_gather(numbers: Tensor, indices: Tensor, *_: Any) -> Tensor:
     """The numbers of every plane at its indices; 0 for an index of no position."""
     at, plane = indices.flatten(2).to(torch.int64), numbers.flatten(2)
     real = (at >= 0) & (at < plane.shape[2])
@@ -294,7 +294,7 @@ def pool_gather(numbers: Tensor, indices: Tensor) -> Tensor:
     return _like(found.view(indices.shape), numbers, indices)
 
 
-def pool_scatter(numbers: Tensor, indices: Tensor, size: Ints) -> Tensor:
+def pool_scatter(numbers: Tensor, indices: Tensor, size: Ints, *_: Any) -> Tensor:
     """The transpose of :func:`pool_gather`, for planes of ``size``."""
     at = indices.flatten(2).to(torch.int64)
     real = (at >= 0) & (at < math.prod(size))

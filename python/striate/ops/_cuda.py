@@ -1,10 +1,14 @@
-"""When a convolution on a CUDA device runs on striate's own rows."""
+"""When an operator on a CUDA device runs on striate's own rows."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import torch
+
+from .. import _call
 
 
 def own_rows() -> bool:
@@ -30,3 +34,19 @@ def shared_bytes(device: torch.device) -> int:
     if device.type != "cuda":
         return 68 << 10
     return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+
+
+def row_or(request: Callable[..., _call.Request], composed: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel on CUDA devices: a row of ours where the user has asked for them and one takes the call."""
+
+    def kernel(*args: Any) -> Any:
+        if own_rows():
+            op, settings, operands, made = request(*args)
+            results = _call.results_of(made)
+            if not any(result.numel() for result in results) or _call.on_device(
+                op, settings, operands, results
+            ):
+                return made
+        return composed(*args)
+
+    return kernel

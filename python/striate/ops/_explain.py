@@ -17,6 +17,9 @@ from . import _cuda
 from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of, unfit
 
+# What the names of functions hold that have rows on CUDA devices.
+_WITH_ROWS = ("causal_conv1d", "fft_conv", "_pool", "dcls_kernel", "shiftwise")
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -95,10 +98,8 @@ def _composed_because(function: Any, values: tuple[Any, ...]) -> str:
         return ""
     if not any(isinstance(value, Tensor) and value.is_cuda for value in values):
         return ""
-    if function.__name__.startswith(("causal_conv1d", "fft_conv")) and _cuda.own_rows():
-        return ""
-    if function is ops.shiftwise_conv2d:
-        return "device cuda; its three strips are calls of depthwise_conv2d, to be explained by themselves"
+    if any(word in function.__name__ for word in _WITH_ROWS):
+        return _cuda.refusal(dense=False)
     return "device cuda has no row of this operator yet"
 
 

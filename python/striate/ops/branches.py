@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._call import call, dense, words
+from .._call import Request, dense, on_host, words
 from .._problem import DTYPE_WORDS
-from . import _composed_branches
+from . import _composed_branches, _cuda
 from . import conv as _conv
 from ._composed_branches import Statics
 from ._family import Family
@@ -74,7 +74,7 @@ _NARROW = 32
 
 
 def _run(form: str, x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
-    if not _together(x, branches):
+    if not _together(form, x, branches):
         return _apart(form, x, branches)
     statics = Statics(
         low=[part for branch in branches for part in branch.low],
@@ -90,16 +90,16 @@ def _run(form: str, x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tu
     return tuple(_forward(x, parameters[:count], parameters[count:], *statics))
 
 
-def _together(x: Tensor, branches: Sequence[Branch]) -> bool:
+def _together(form: str, x: Tensor, branches: Sequence[Branch]) -> bool:
     """Whether the one pass takes them; transforms, tracing and other memory orders go branch by branch."""
     first = branches[0].weight
     return (
-        x.is_cpu
+        (x.is_cpu or (x.is_cuda and form != "split" and _cuda.own_rows()))
         and x.dtype in DTYPE_WORDS
         and x.is_contiguous()
         and first.dtype in (x.dtype, torch.float32 if x.dtype in _HALVES else x.dtype)
-        and all(b.weight.is_cpu and b.weight.dtype == first.dtype for b in branches)
-        and not torch.is_autocast_enabled("cpu")
+        and all(b.weight.device == x.device and b.weight.dtype == first.dtype for b in branches)
+        and not torch.is_autocast_enabled("cpu" if x.is_cpu else "cuda")
         and not torch.compiler.is_compiling()
         and not _functorch_active()
         and forward_ad._current_level < 0
@@ -196,15 +196,18 @@ def _settings(run: str, statics: Statics) -> str:
     return _words(run, form, tuple(low), tuple(dilation), grain)
 
 
-def _cpu_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> list[Tensor]:
-    statics = Statics(*given)
-    if statics.form == "sum" and x.dtype in _HALVES:
-        wide = [None if b is None else b.float() for b in biases]
-        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, *statics)
-        return [y.to(x.dtype) for y in made]
-    results = _fake_forward(x, weights, biases, *statics)
+def _request(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> Request:
     operands = (dense(x), *map(dense, weights), *(None if b is None else dense(b) for b in biases))
-    call("branches", _settings("fwd", statics), operands, results)
+    made = _fake_forward(x, weights, biases, *given)
+    return "branches", _settings("fwd", Statics(*given)), operands, made
+
+
+def _cpu_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> list[Tensor]:
+    if Statics(*given).form == "sum" and x.dtype in _HALVES:
+        wide = [None if b is None else b.float() for b in biases]
+        made = _cpu_forward(x.float(), [w.float() for w in weights], wide, *given)
+        return [y.to(x.dtype) for y in made]
+    results: list[Tensor] = on_host(_request)(x, weights, biases, *given)
     return results
 
 
@@ -213,14 +216,16 @@ def _fake_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe],
     return [x.new_empty(x.shape) for _ in range(ends)]
 
 
-def _cpu_grad_input(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Tensor:
-    statics, first = Statics(*given), grads[0]
-    if statics.form != "split" and first.dtype in _HALVES:
-        wide = [g.float() for g in grads], [w.float() for w in weights]
-        return _cpu_grad_input(*wide, *statics).to(first.dtype)
-    result = _fake_grad_input(grads)
+def _input_request(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Request:
     operands = (*map(dense, grads), *map(dense, weights))
-    call("branches", _settings("dx", statics), operands, (result,))
+    return "branches", _settings("dx", Statics(*given)), operands, _fake_grad_input(grads)
+
+
+def _cpu_grad_input(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Tensor:
+    if Statics(*given).form != "split" and grads[0].dtype in _HALVES:
+        wide = [g.float() for g in grads], [w.float() for w in weights]
+        return _cpu_grad_input(*wide, *given).to(grads[0].dtype)
+    result: Tensor = on_host(_input_request)(grads, weights, *given)
     return result
 
 
@@ -228,12 +233,11 @@ def _fake_grad_input(grads: Sequence[Tensor], *_: Any) -> Tensor:
     return grads[0].new_empty(grads[0].shape)
 
 
-def _cpu_grad_weight(
+def _weight_request(
     grads: Sequence[Tensor], x: Tensor, weights: Sequence[Tensor], bias: bool, *given: Any
-) -> list[Tensor]:
-    results = _fake_grad_weight(grads, x, weights, bias)
-    call("branches", _settings("dw", Statics(*given)), (*map(dense, grads), dense(x)), results)
-    return results
+) -> Request:
+    operands, made = (*map(dense, grads), dense(x)), _fake_grad_weight(grads, x, weights, bias)
+    return "branches", _settings("dw", Statics(*given)), operands, made
 
 
 def _fake_grad_weight(
@@ -254,21 +258,24 @@ _family.define(
     "branches",
     f"(Tensor x, Tensor[] weights, Tensor?[] biases, {_AXES}, int grain) -> Tensor[]",
     _fake_forward,
-    {"CPU": _cpu_forward, "CUDA": _composed_branches.forward},
+    {"CPU": _cpu_forward, "CUDA": _cuda.row_or(_request, _composed_branches.forward)},
     lambda x, weights, *_, **__: _flops(x, weights),
 )
 _family.define(
     "branches_grad_input",
     f"(Tensor[] grads, Tensor[] weights, {_AXES}, int grain) -> Tensor",
     _fake_grad_input,
-    {"CPU": _cpu_grad_input, "CUDA": _composed_branches.grad_input},
+    {"CPU": _cpu_grad_input, "CUDA": _cuda.row_or(_input_request, _composed_branches.grad_input)},
     lambda grads, weights, *_, **__: _flops(grads[0], weights),
 )
 _family.define(
     "branches_grad_weight",
     f"(Tensor[] grads, Tensor x, Tensor[] weights, bool bias, {_AXES}) -> Tensor[]",
     _fake_grad_weight,
-    {"CPU": _cpu_grad_weight, "CUDA": _composed_branches.grad_weight},
+    {
+        "CPU": on_host(_weight_request),
+        "CUDA": _cuda.row_or(_weight_request, _composed_branches.grad_weight),
+    },
     lambda grads, x, weights, *_, **__: _flops(x, weights),
 )
 _forward = torch.ops.striate.branches.default

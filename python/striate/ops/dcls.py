@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._call import call, dense, words
+from .._call import Request, dense, on_host, words
+from . import _cuda
 from ._family import Family, Member, Statics
 
 Maybe = Tensor | None
@@ -90,7 +92,7 @@ def spread(
     if weight.dtype in _HALVES:
         wide = None if SIG is None else SIG.float()
         return spread(weight.float(), P.float(), wide, statics).to(weight.dtype)
-    if not weight.is_cpu or (
+    if not (weight.is_cpu or (weight.is_cuda and _cuda.own_rows())) or (
         torch.compiler.is_dynamo_compiling() and torch._C._are_functorch_transforms_active()
     ):
         return formula(weight, P, SIG, statics)
@@ -278,16 +280,15 @@ def _settings(profile: str, base: float, axes: Sequence[int]) -> str:
     return words(profile=profile, base=base, axes=axes)
 
 
-def _cpu_kernel(
+def _kernel_request(
     weight: Tensor, P: Tensor, SIG: Maybe, size: Sequence[int], profile: str, base: float, axes: Sequence[int]
-) -> Tensor:
-    result = weight.new_empty((*weight.shape[:-1], *size))
+) -> Request:
     operands = (_flat(weight, 1, False), _flat(P, 1, True), _flat(SIG, 1, True))
-    call("dcls_kernel", _settings(profile, base, axes), operands, (_flat(result, len(size), False),))  # type: ignore[arg-type]
-    return result
+    result = weight.new_empty((math.prod(weight.shape[:-1]), *size))
+    return "dcls_kernel", _settings(profile, base, axes), operands, result
 
 
-def _cpu_gradient(
+def _gradient_request(
     grad: Tensor,
     weight: Tensor,
     P: Tensor,
@@ -296,16 +297,21 @@ def _cpu_gradient(
     profile: str,
     base: float,
     axes: Sequence[int],
-) -> Tensor:
-    result = _fake_gradient(grad, weight, P, SIG, size, profile, base, axes)
-    operands = (
-        _flat(grad, len(size), False),
-        _flat(weight, 1, False),
-        _flat(P, 1, True),
-        _flat(SIG, 1, True),
-    )
-    call("dcls_kernel_grad", _settings(profile, base, axes), operands, (_flat(result, 2, False),))  # type: ignore[arg-type]
-    return result
+) -> Request:
+    _, settings, operands, _ = _kernel_request(weight, P, SIG, size, profile, base, axes)
+    rows, elements = 1 + len(size) * (1 if SIG is None else 2), weight.shape[-1]
+    result = weight.new_empty((math.prod(weight.shape[:-1]), rows, elements))
+    return "dcls_kernel_grad", settings, (_flat(grad, len(size), False), *operands), result
+
+
+def _leading(kernel: Callable[..., Tensor], weight: int) -> Callable[..., Tensor]:
+    """The kernel, whose result has the leading sizes of argument number ``weight``: rows know them as one."""
+
+    def shaped(*args: Any) -> Tensor:
+        made, tail = kernel(*args), 2 if weight else len(args[3])
+        return made.reshape(*args[weight].shape[:-1], *made.shape[made.dim() - tail :])
+
+    return shaped
 
 
 def _composed_kernel(weight: Tensor, P: Tensor, SIG: Maybe, *statics: Any) -> Tensor:
@@ -349,8 +355,8 @@ _kernel: Callable[..., Tensor] = family.add(
         gradient=_kernel_gradient,
         tangent=_tangent(formula),
         fold=_fold(lambda: _kernel, 1),
-        cpu=_cpu_kernel,
-        cuda=_composed_kernel,
+        cpu=_leading(on_host(_kernel_request), 0),
+        cuda=_leading(_cuda.row_or(_kernel_request, _composed_kernel), 0),
     )
 )
 
@@ -364,7 +370,7 @@ _gradient: Callable[..., Tensor] = family.add(
         gradient=_gradient_gradient,
         tangent=_tangent(_packed),
         fold=_fold(lambda: _gradient, 2),
-        cpu=_cpu_gradient,
-        cuda=_composed_gradient,
+        cpu=_leading(on_host(_gradient_request), 1),
+        cuda=_leading(_cuda.row_or(_gradient_request, _composed_gradient), 1),
     )
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._listen import leave_to_torch
 from .._problem import DTYPE_WORDS, is_channels_last
-from . import _composed, _pooling
+from . import _composed, _cuda, _pooling
 from ._resolve import INT64_MAX
 
 Ints = int | Sequence[int]
@@ -157,15 +157,22 @@ def _statics(call: Call, input: Tensor, windows: Windows, counting: tuple[bool, 
 
 def _torch_reason(call: Call, input: Tensor, windows: Windows) -> str:
     """Why torch's own function is the right one, or nothing."""
-    if input.device.type not in ("cpu", "meta"):
+    if input.device.type not in ("cpu", "cuda", "meta"):
         return f"device {input.device.type}"
+    if input.is_cuda and (why := _cuda.refusal(dense=False)):
+        return why
     if input.dtype not in DTYPE_WORDS:
         return f"dtype {input.dtype}"
     if _compiling() and _functorch_active():
         return "a transform inside a trace"
     # Channels last, torch's vectors run along the channels too; there sliding sums win by what windows share. A
     # gradient of extremes shares less. Measured: docs/ops/pool.md.
-    rival = call.rank == 2 and call.mode in ("max", "avg") and all(d == 1 for d in windows.dilation)
+    rival = (
+        not input.is_cuda
+        and call.rank == 2
+        and call.mode in ("max", "avg")
+        and all(d == 1 for d in windows.dilation)
+    )
     if rival and input.dim() == 4 and is_channels_last(input):
         scattered = call.mode == "max" and input.requires_grad and torch.is_grad_enabled()
         shared = math.prod(windows.kernel) / math.prod(windows.stride)

@@ -101,25 +101,28 @@ impl Pooling {
         Ok(())
     }
 
+    /// The windows over an input that has grown by the padding that counts.
+    pub fn counted(&self) -> [Axis; 3] {
+        [0, 1, 2].map(|a| {
+            let (axis, ring) = (&self.axes[a], self.ring[a]);
+            let (lo, hi) = axis.pad();
+            let pad = (lo - ring, hi - ring);
+            let grown = Axis::new(axis.input() + 2 * ring, axis.kernel(), axis.stride(), axis.dilation(), pad);
+            grown.expect("a ring moves positions from the padding to the input")
+        })
+    }
+
     /// For every axis the factors of the divisor along the positions of a forward result.
     pub fn divisors(&self) -> [Vec<f64>; 3] {
+        let (counted, counts) = (self.counted(), self.mode == Mode::Avg && self.divisor == 0.0);
         [0, 1, 2].map(|a| {
-            let axis = &self.axes[a];
-            let known = if a == 2 { self.divisor } else { 1.0 };
-            if self.mode != Mode::Avg || self.divisor != 0.0 {
-                return vec![known; axis.output() as usize];
+            if !counts {
+                let known = if a == 2 { self.divisor } else { 1.0 };
+                return vec![known; self.axes[a].output() as usize];
             }
-            let (ring, (lo, hi)) = (self.ring[a], axis.pad());
-            let grown = Axis::new(
-                axis.input() + 2 * ring,
-                axis.kernel(),
-                axis.stride(),
-                axis.dilation(),
-                (lo - ring, hi - ring),
-            );
-            let grown = grown.expect("a ring moves positions from the padding to the input");
             // A window without a tap has the sum 0.
-            (0..grown.output()).map(|o| grown.walk(Pass::Fwd, o).len.max(1) as f64).collect()
+            let taps = |o| counted[a].walk(Pass::Fwd, o).len.max(1) as f64;
+            (0..counted[a].output()).map(taps).collect()
         })
     }
 

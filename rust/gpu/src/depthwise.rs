@@ -93,25 +93,36 @@ pub fn axis_words(axis: &Axis) -> [i64; 7] {
 }
 
 /// The sweeps of one axis that a launch serves.
-struct Sweeps(Vec<Sweep>);
+pub struct Sweeps(Vec<Sweep>);
 
 impl Sweeps {
     /// All sweeps of an axis, in portions.
-    fn portions(axis: &Axis, pass: Pass) -> Vec<Sweeps> {
+    pub fn portions(axis: &Axis, pass: Pass) -> Vec<Sweeps> {
         let all: Vec<Sweep> = (0..axis.sweep_count(pass)).map(|index| axis.sweep(pass, index)).collect();
         all.chunks(SWEEPS as usize).map(|part| Sweeps(part.to_vec())).collect()
     }
-    fn outs(&self) -> i64 {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+    /// Results of the longest.
+    pub fn outs(&self) -> i64 {
         self.0.iter().map(|sweep| sweep.outs).max().unwrap_or(0)
     }
-    fn taps(&self) -> i64 {
+    /// Taps of the longest, at least 1.
+    pub fn taps(&self) -> i64 {
         self.0.iter().map(|sweep| sweep.taps).max().unwrap_or(0).max(1)
     }
     /// Distances in the source of neighbouring results and of neighbouring taps, which sweeps of an axis share. A
     /// sweep without taps has none to state.
-    fn steps(&self) -> (i64, i64) {
+    pub fn steps(&self) -> (i64, i64) {
         let sweep = self.0.iter().find(|sweep| sweep.taps > 0).unwrap_or(&self.0[0]);
         (sweep.src_step, sweep.reach_step)
+    }
+    /// `Sweep[most]` of the kernel text.
+    pub fn words(&self, most: usize) -> impl Iterator<Item = i64> {
+        let known = self.0.iter().flat_map(sweep_words);
+        known.chain(std::iter::repeat(0)).take(9 * most)
     }
 }
 
@@ -222,17 +233,16 @@ fn produce_portion(
     let [first, _, out] = Role::of(problem.pass);
     let blocks = ceil_div(channels, cut.planes);
     let tiles = [a0.outs(), ceil_div(a1.outs(), cut.outs(0)), ceil_div(a2.outs(), cut.outs(1))];
-    let most = sweeps.map(|sweeps| sweeps.0.len()).into_iter().max().unwrap_or(1);
+    let most = sweeps.map(Sweeps::len).into_iter().max().unwrap_or(1);
     let mut words = vec![Word::Operand(0), Word::Operand(1), Word::Operand(2), Word::Result(0)];
     words.extend(values(places(problem, first)));
     words.extend(values(places(problem, out)));
     words.extend(values([channels, blocks, spread, joins]));
     words.extend(values(g.axes().each_ref().map(Axis::kernel)));
-    words.extend(values(sweeps.map(|sweeps| sweeps.0.len() as i64)));
+    words.extend(values(sweeps.map(|sweeps| sweeps.len() as i64)));
     words.extend(values(tiles));
     for sweeps in sweeps {
-        let known = sweeps.0.iter().flat_map(sweep_words);
-        words.extend(values(known.chain(std::iter::repeat(0)).take(9 * most)));
+        words.extend(values(sweeps.words(most)));
     }
     let [(s1, d1), (s2, d2)] = cut.steps;
     let unit = Unit {
@@ -256,7 +266,7 @@ fn produce_portion(
         ],
     };
     let block = cut.threads() as u32;
-    let sweeps: i64 = sweeps.iter().map(|sweeps| sweeps.0.len() as i64).product();
+    let sweeps: i64 = sweeps.iter().map(|sweeps| sweeps.len() as i64).product();
     let grid = (sweeps * tiles.iter().product::<i64>() * blocks).saturating_mul(g.batch());
     Launch {
         source: unit.source(block, resident(problem.dtype.accumulator(), 768), words.len()),

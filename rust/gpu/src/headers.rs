@@ -7,4 +7,7 @@ macro_rules! headers {
     };
 }
 
-headers!("axis.cuh" "causal.cuh" "depthwise.cuh" "fft.cuh" "scalar.cuh" "tile.cuh" "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh");
+headers!(
+    "axis.cuh" "branches.cuh" "causal.cuh" "dcls.cuh" "depthwise.cuh" "fft.cuh" "pool.cuh" "scalar.cuh" "tile.cuh"
+    "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh"
+);

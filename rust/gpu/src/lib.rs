@@ -2,15 +2,18 @@
 //! cache on disk, and launches. A machine without CUDA is an error with a reason, never a panic; recipes and
 //! compilation need no device.
 
+mod branches;
 pub mod cache;
 mod causal;
 mod compiler;
+mod dcls;
 mod depthwise;
 mod driver;
 mod fft;
 mod fft_lines;
 mod headers;
 mod library;
+mod pool;
 mod table;
 mod toeplitz;
 mod toeplitz_weigh;

@@ -1,6 +1,6 @@
 //! The one list of CUDA rows, most preferred first.
 
-use crate::{causal, depthwise, fft, toeplitz};
+use crate::{branches, causal, dcls, depthwise, fft, pool, toeplitz};
 use striate_core::{DeviceOperation, Kernel, Recipe};
 
 /// The rows of the device.
@@ -11,6 +11,18 @@ pub fn rows() -> &'static [Kernel<Recipe>] {
 
 /// The rows of operations that are not convolutions.
 pub fn operations() -> &'static [DeviceOperation] {
-    static ROWS: [DeviceOperation; 4] = [causal::CAUSAL, causal::UPDATE, fft::CONV, fft::GRAD_KERNEL];
+    static ROWS: [DeviceOperation; 11] = [
+        causal::CAUSAL,
+        causal::UPDATE,
+        pool::POOL,
+        pool::ARGMAX,
+        pool::SCATTER,
+        pool::GATHER,
+        dcls::KERNEL,
+        dcls::GRADIENT,
+        fft::CONV,
+        fft::GRAD_KERNEL,
+        branches::ROW,
+    ];
     &ROWS
 }
