@@ -185,7 +185,8 @@ def _fills_plane(kernel: Tensor, x: Tensor) -> bool:
 def _spectral(x: Tensor, kernel: Tensor, shift: tuple[int, ...], flip: bool) -> Tensor:
     sizes, axes = tuple(x.shape[2:]), tuple(range(1, kernel.dim()))
     taps = F.pad(kernel.flip(axes) if flip else kernel, _after(kernel, sizes))
-    taps = taps.roll(tuple(-at for at in shift), axes)
+    if any(shift):
+        taps = taps.roll(tuple(-at for at in shift), axes)
     if len(sizes) == 2:
         values = torch.view_as_real(torch.fft.rfft2(taps)).expand(x.shape[1], -1, -1, -1)
         return filter_planes(x.to(kernel.dtype), values, False).to(x.dtype)

@@ -24,7 +24,7 @@ pub const GRAD: Operation = definition(
 
 fn fits([first, second, spectra]: [&Signature; 3]) -> Result<(), Why> {
     let matches = |&[_, channels, height, width]: &[usize; 4]| spectra.sizes() == [channels, height, width / 2 + 1, 2];
-    let known = first.sizes().try_into().is_ok_and(|sizes| matches(sizes));
+    let known = first.sizes().try_into().is_ok_and(matches);
     let dense = [first, second, spectra].into_iter().all(|one| one.is_contiguous() && one.dtype == first.dtype);
     if known && dense && first.sizes() == second.sizes() {
         return Ok(());
