@@ -268,3 +268,16 @@ def test_partial_and_frequency_sparse_are_their_definitions() -> None:
         masked[..., kept // 2 :] = 0
         expected = torch.fft.irfft(x_f * masked, n=n)[..., :41]
         assert torch.allclose(compat.FrequencySparseFFTConv(kept)(x, k), expected, atol=1e-12)
+
+
+def test_projections_that_are_more_than_their_layer_are_called() -> None:
+    operator, x = striate.nn.HyenaOperator(6, 20), torch.randn(2, 20, 6)
+    plain, heard = operator(x), []
+    for name in ("in_proj", "short_filter", "out_proj"):
+        layer = getattr(operator, name)
+        layer.register_forward_hook(lambda module, _, y: heard.append(type(module)))
+    assert torch.allclose(operator(x), plain, atol=1e-5) and len(heard) == 3
+    structured = striate.nn.SGConv1d(6, 128)
+    plain = structured(x := torch.randn(2, 6, 100))
+    structured.output_linear.register_forward_hook(lambda module, _, y: 2 * y)
+    assert torch.allclose(structured(x), 2 * plain, atol=1e-5)

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..ops import fft_conv1d
+from ..ops import causal_conv1d, fft_conv1d
+from ._projections import from_rows, into_rows, untouched
 from .conv import Conv1d
 from .modal import ModalConv1d, distill_modal
 
@@ -169,11 +170,16 @@ class HyenaOperator(nn.Module):
         length = input.shape[-2]
         if length > self.l_max:
             raise ValueError(f"input: expected at most {self.l_max} positions, got {length}")
-        short = self.short_filter(self.in_proj(input).transpose(1, 2))[..., :length]
+        projected = into_rows(self.in_proj, input)
+        if type(self.short_filter) is Conv1d and untouched(self.short_filter):
+            taps = self.short_filter.weight.squeeze(1)
+            short = causal_conv1d(projected, taps, self.short_filter.bias)
+        else:
+            short = self.short_filter(projected)[..., :length]
         *gates, v = short.split(self.d_model, dim=1)
         kernels = self.filter_fn.filter(length).unflatten(0, (self.order - 1, self.d_model))
         bias = self.filter_fn.bias.unflatten(0, (self.order - 1, self.d_model))
         for i, gate in enumerate(reversed(gates[1:])):
             v = self.dropout(v * gate)
             v = fft_conv1d(v, kernels[i], order="convolution", skip=bias[i])
-        return self.out_proj((v * gates[0]).transpose(1, 2))
+        return from_rows(self.out_proj, v * gates[0])

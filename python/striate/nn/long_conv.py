@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import conv1d, fft_conv1d
+from ._projections import pointwise
 
 
 class LongConv(nn.Module):
@@ -153,7 +154,7 @@ class SGConv1d(nn.Module):
             kernel_reversed=F.pad(ahead[0], (1, 0)) if ahead else None,
             activation=self.activation,
         )
-        return self.output_linear(y)
+        return pointwise(self.output_linear, y)
 
     def extra_repr(self) -> str:
         """Sizes."""

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._planes import filter_planes
+
 
 class GlobalFilter2d(nn.Module):
     """y = irfft2(K rfft2(x)): a circular convolution with a kernel as large as the plane (Rao et al. 2022).
@@ -37,8 +39,8 @@ class GlobalFilter2d(nn.Module):
             planes = weight.permute(3, 0, 1, 2)
             resized = F.interpolate(planes, (size[0], size[1] // 2 + 1), mode="bilinear", align_corners=True)
             weight = resized.permute(1, 2, 3, 0)
-        spectrum = torch.fft.rfft2(_wide(input)) * torch.view_as_complex(weight.contiguous())
-        return torch.fft.irfft2(spectrum, s=tuple(size)).to(input.dtype)
+        x = _wide(input)
+        return filter_planes(x, weight.to(x.dtype), False).to(input.dtype)
 
     def extra_repr(self) -> str:
         """Sizes."""

@@ -136,7 +136,9 @@ def _turned(circle: Tensor, counts: Ints, first: Ints) -> Tensor:
     return circle
 
 
-def fft_conv(input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool) -> Tensor:
+def fft_conv(
+    input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool, keep: bool = False
+) -> Tensor:
     """y[t] = sum_j k[j] x[t + shift - j]."""
     size, taps = input.shape[2:], kernel.shape[1:]
     out = [n + more for n, more in zip(size, grow, strict=True)]

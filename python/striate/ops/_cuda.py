@@ -43,9 +43,10 @@ def row_or(request: Callable[..., _call.Request], composed: Callable[..., Any]) 
         if own_rows():
             op, settings, operands, made = request(*args)
             results = _call.results_of(made)
-            if not any(result.numel() for result in results) or _call.on_device(
-                op, settings, operands, results
-            ):
+            if not any(result.numel() for result in results):
+                return made
+            empty = any(operand is not None and not operand.numel() for operand in operands)
+            if not empty and _call.on_device(op, settings, operands, results):
                 return made
         return composed(*args)
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from .. import _core, ops
 from .._listen import listening
 from .._problem import is_channels_last, layout_word
-from . import _cuda
+from . import _cuda, _long
 from ._resolve import Call, Plan, problem_line
 from .conv import CALLS, plan_of, unfit
 
@@ -122,6 +122,7 @@ def _of_call(
     *rest: Any,
     **named: Any,
 ) -> Explanation:
+    given = named
     order = {"transpose": ("output_padding", "groups", "dilation"), "conv": ("dilation", "groups")}
     named = (
         {"output_padding": 0, "dilation": 1, "groups": 1}
@@ -143,8 +144,15 @@ def _of_call(
         return Explanation(None, "torch", why=plan.why)
     if why := unfit(plan, input):
         return Explanation(None, "torch", why=why)
+    direct = plan.direct or _long.unfit(input)
+    if not direct:
+        found = _of_run(getattr(ops, call.name), (input, weight, bias, stride, padding, *rest), given)
+        return replace(found, why=f"{weight.shape[-1]} taps: transforms pay from {_long.TAPS} on")
     layout, copies = _copies(call, plan, input, weight)
-    return _of_line(problem_line(call, plan, input, weight, layout), copies)
+    found = _of_line(problem_line(call, plan, input, weight, layout), copies)
+    if call.rank != 1 or call.kind == "transpose":
+        return found
+    return replace(found, refusals=(*found.refusals, ("fft_conv", direct)))
 
 
 def _copies(call: Call, plan: Plan, input: Tensor, weight: Tensor) -> tuple[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 Per axis y[t] = sum_j k[j] x[t + shift - j] for t in 0 .. n + grow, where x is zero outside or, when periodic, repeats.
 ``flip`` says that k is stored in reverse. With both, input gradients are the same operation: dx is fft_conv(dy, k) with
 shift K - 1 - shift, -grow and the other flip; dk is fft_conv_grad_kernel(dy, x), whose own derivatives are fft_conv.
+``keep`` says that the transform of k is worth keeping for later calls with an equal kernel.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import _call
-from .._call import call, dense, words
+from .._call import Request, call, dense, words
 from . import _composed, _cuda
 from ._convolution import _front, _into_channels, _sum
 from ._family import Family, Member, Statics
@@ -34,15 +34,19 @@ def _rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1 else dense(tensor)
 
 
-def _fake_conv(input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool) -> Tensor:
+def _fake_conv(
+    input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool, keep: bool = False
+) -> Tensor:
     spatial = [size + more for size, more in zip(input.shape[2:], grow, strict=True)]
     return input.new_empty((*input.shape[:2], *spatial))
 
 
-def _conv(input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool) -> Tensor:
+def _conv(
+    input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool, keep: bool = False
+) -> Tensor:
     result = _fake_conv(input, kernel, shift, grow, flip, periodic)
     if result.numel():
-        settings = words(shift=shift, flip=flip, periodic=periodic)
+        settings = words(shift=shift, flip=flip, periodic=periodic, keep=keep)
         call("fft_conv", settings, (_rows(input), dense(kernel)), (result,))
     return result
 
@@ -65,26 +69,26 @@ def _grad_kernel(
     return result
 
 
-def _conv_on_cuda(
-    input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, flip: bool, periodic: bool
-) -> Tensor:
+def _request(input: Tensor, kernel: Tensor, shift: Ints, grow: Ints, *how: bool) -> Request:
+    flip, periodic = how[:2]
     result = _fake_conv(input, kernel, shift, grow, flip, periodic)
-    if result.numel() and _cuda.own_rows():
-        settings = words(shift=shift, flip=flip, periodic=periodic, shared=_cuda.shared_bytes(result.device))
-        if _call.on_device("fft_conv", settings, (input, kernel), (result,)):
-            return result
-    return _composed.fft_conv(input, kernel, shift, grow, flip, periodic)
+    shared = _cuda.shared_bytes(result.device)
+    settings = words(shift=shift, flip=flip, periodic=periodic, shared=shared)
+    return "fft_conv", settings, (input, kernel), result
 
 
-def _grad_kernel_on_cuda(
-    grad: Tensor, input: Tensor, kernel_size: Ints, shared: bool, shift: Ints, flip: bool, periodic: bool
-) -> Tensor:
-    result = _fake_grad_kernel(grad, input, kernel_size, shared, shift, flip, periodic)
-    if input.numel() and _cuda.own_rows():
-        settings = words(shift=shift, flip=flip, periodic=periodic, shared=_cuda.shared_bytes(result.device))
-        if _call.on_device("fft_conv_grad_kernel", settings, (grad, input), (result,)):
-            return result
-    return _composed.fft_conv_grad_kernel(grad, input, kernel_size, shared, shift, flip, periodic)
+def _grad_kernel_request(
+    grad: Tensor, input: Tensor, kernel_size: Ints, one: bool, shift: Ints, flip: bool, periodic: bool
+) -> Request:
+    result = _fake_grad_kernel(grad, input, kernel_size, one, shift, flip, periodic)
+    shared = _cuda.shared_bytes(result.device)
+    settings = words(shift=shift, flip=flip, periodic=periodic, shared=shared)
+    return "fft_conv_grad_kernel", settings, (grad, input), result
+
+
+def constant(kernel: Tensor) -> bool:
+    """Whether later calls are likely to bring the same kernel, so that its values are worth keeping (``keep``)."""
+    return not (torch.is_grad_enabled() and kernel.requires_grad)
 
 
 def _back(kernel_size: Ints, shift: Ints) -> tuple[int, ...]:
@@ -95,7 +99,7 @@ def _back(kernel_size: Ints, shift: Ints) -> tuple[int, ...]:
 def _conv_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wanted: Sequence[bool]) -> Any:
     x, k = tensors
     assert x is not None and k is not None
-    shift, grow, flip, periodic = statics
+    shift, grow, flip, periodic = statics[:4]
     dx = dk = None
     if wanted[0]:
         dx = fft_conv(grad, k, _back(k.shape[1:], shift), tuple(-g for g in grow), not flip, periodic)
@@ -177,7 +181,8 @@ family = Family("striate")
 fft_conv: Callable[..., Tensor] = family.add(
     Member(
         name="fft_conv",
-        schema="(Tensor input, Tensor kernel, SymInt[] shift, SymInt[] grow, bool flip, bool periodic) -> Tensor",
+        schema="(Tensor input, Tensor kernel, SymInt[] shift, SymInt[] grow, bool flip, bool periodic, "
+        "bool keep=False) -> Tensor",
         tensors=2,
         fake=_fake_conv,
         flops=_flops_conv,
@@ -185,7 +190,7 @@ fft_conv: Callable[..., Tensor] = family.add(
         tangent=_bilinear_tangent(lambda: fft_conv),
         fold=_conv_fold,
         cpu=_conv,
-        cuda=_conv_on_cuda,
+        cuda=_cuda.row_or(_request, _composed.fft_conv),
     )
 )
 
@@ -201,6 +206,6 @@ fft_conv_grad_kernel: Callable[..., Tensor] = family.add(
         tangent=_bilinear_tangent(lambda: fft_conv_grad_kernel),
         fold=_grad_kernel_fold,
         cpu=_grad_kernel,
-        cuda=_grad_kernel_on_cuda,
+        cuda=_cuda.row_or(_grad_kernel_request, _composed.fft_conv_grad_kernel),
     )
 )

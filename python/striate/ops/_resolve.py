@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .._problem import DTYPE_WORDS, config, conv_line, pad_pairs, read_config
-from . import _cuda, _sliding
+from . import _cuda, _long, _sliding
 from ._torch_row import Shape
 
 _CPU = torch.device("cpu")
@@ -64,6 +64,8 @@ class Plan(NamedTuple):
     """for the row ``torch``: the reason"""
     torch_shape: Shape
     """the call as the row ``torch`` sees it"""
+    direct: str
+    """for raw calls: why sums and not transforms"""
 
 
 def resolve(
@@ -102,12 +104,16 @@ def resolve(
         refused = _sliding.refusal(outputs, groups, kernel, (stride, dilation), input.dtype, shape.out)
         why = f"not depthwise: {refused}" if refused else ""
     if why:
-        return Plan(False, False, "", batched, lift, groups, why, shape)
+        return Plan(False, False, "", batched, lift, groups, why, shape, "")
+    direct = "several channels per group" if dense else ""
+    direct = direct or _long.refusal(
+        call.kind, (kernel, stride, dilation), shape.padding, input.dtype, (size, weight.shape[0])
+    )
     extra = None
     if call.kind == "transpose":
         pads, extra = _fold_output_padding(stride, pads, output_padding)
     text = str(config(stride, pads, dilation, None if call.kind == "depthwise" else groups, extra))
-    return Plan(True, dense, text, batched, lift, groups, "", shape)
+    return Plan(True, dense, text, batched, lift, groups, "", shape, direct)
 
 
 @functools.lru_cache(maxsize=1024, typed=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._listen import leave_to_torch
-from . import _torch_row
+from . import _long, _torch_row
 from ._convolution import conv as _conv
 from ._convolution import conv_grad_input as _conv_grad_input
 from ._family import autocast_args
@@ -173,6 +173,7 @@ def _run(
         try:
             config = config_of_options(call, stride, padding, dilation, groups)
             fits = groups is None or (len(shape := weight.shape) == call.axes and shape[1] == 1)
+            fits = fits and (call.axes != 3 or weight.size(-1) < _long.TAPS)
             if config and fits and weight.is_cpu and not _any_autocast():
                 return _conv(input, weight, bias, config)
         except Exception:
@@ -247,6 +248,9 @@ def _general(
     if device in ("cpu", "cuda") and torch.is_autocast_enabled(device):
         (input,), (weight, bias) = autocast_args(device, (input,), (weight, bias))  # type: ignore[assignment]
     x = input if plan.batched else input.unsqueeze(0)
+    if not plan.direct and not _long.unfit(x):
+        y = _long.run(x, weight, bias, plan.config)
+        return y if plan.batched else y.squeeze(0)
     y = (_conv_grad_input if call.kind == "transpose" else _conv)(x, weight, bias, plan.config)
     return y if plan.batched else y.squeeze(0)
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._family import autocast_args
-from ._fft import fft_conv, wide
+from ._fft import constant, fft_conv, wide
+from ._planes import filter_planes
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
@@ -165,7 +166,7 @@ def _gated(request: _Request) -> Tensor:
     if request.padding == "circular" and _fills_plane(kernel, x):
         y = _spectral(x, kernel, shift, flip)
     else:
-        y = fft_conv(x, kernel, shift, grow, flip, request.padding == "circular")
+        y = fft_conv(x, kernel, shift, grow, flip, request.padding == "circular", constant(kernel))
     if skip is not None:
         y = y + x * _per_channel(skip, y)
     if request.bias is not None:
@@ -184,7 +185,11 @@ def _fills_plane(kernel: Tensor, x: Tensor) -> bool:
 def _spectral(x: Tensor, kernel: Tensor, shift: tuple[int, ...], flip: bool) -> Tensor:
     sizes, axes = tuple(x.shape[2:]), tuple(range(1, kernel.dim()))
     taps = F.pad(kernel.flip(axes) if flip else kernel, _after(kernel, sizes))
-    taps = taps.roll(tuple(-at for at in shift), axes)
+    if any(shift):
+        taps = taps.roll(tuple(-at for at in shift), axes)
+    if len(sizes) == 2:
+        values = torch.view_as_real(torch.fft.rfft2(taps)).expand(x.shape[1], -1, -1, -1)
+        return filter_planes(x.to(kernel.dtype), values, False).to(x.dtype)
     spectrum = torch.fft.rfftn(x.to(kernel.dtype), dim=tuple(range(2, x.dim()))) * torch.fft.rfftn(
         taps, dim=axes
     )

@@ -136,6 +136,15 @@ fn set_kernels(pattern: Option<&str>) -> PyResult<()> {
     Ok(guarded(|| crate::planning::set_filter(pattern).map_err(Failure::Input))?)
 }
 
+/// Whether the filter leaves an operation a row beside its definition.
+#[pyfunction]
+fn admits(op: &str) -> PyResult<bool> {
+    Ok(guarded(|| {
+        let _alone = crate::planning::alone();
+        Ok(striate_plan::admits(op))
+    })?)
+}
+
 /// Forgets plans, and gives back the memory that kernels keep between calls: tables of roots of unity.
 #[pyfunction]
 fn forget() -> PyResult<()> {
@@ -184,7 +193,7 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::{cpu_features, explain, forget, kernels, register, run, set_kernels};
+    use super::{admits, cpu_features, explain, forget, kernels, register, run, set_kernels};
     #[pymodule_export]
     use crate::call::call;
     #[pymodule_export]

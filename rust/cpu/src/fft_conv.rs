@@ -7,6 +7,8 @@
 
 use crate::flat::{self, Flat, Tiling, Window, plane, planes};
 use crate::operations::on_every_isa;
+use crate::spectra;
+use std::ops::Range;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{
@@ -56,7 +58,7 @@ impl Job {
     }
 
     pub fn tiling(&self, shortest: usize) -> Tiling {
-        self.flat.tiling(self.samples * self.channels / self.kernels, shortest)
+        self.flat.tiling(shortest)
     }
 
     /// Microseconds: some nanosecond per number of a transform.
@@ -92,10 +94,16 @@ fn work(request: &Request<'_>) -> f64 {
     job(request).map_or(0.0, |job| job.work())
 }
 
+/// Whether the values of kernels are kept for later calls.
+fn keeps(request: &Request<'_>) -> bool {
+    request.settings.integer("keep").is_ok_and(|keep| keep != 0)
+}
+
 fn workspace<I: Every + Wave<f32> + Wave<f64>>(request: &Request<'_>, width: usize) -> usize {
     let (Ok(job), Some(isa)) = (job(request), I::detect()) else { return 0 };
     let tiling = job.tiling(job.shortest(isa));
-    carved_bytes::<u8>(1, (job.group(&tiling, width) + width) * tiling.length * job.size)
+    let group = if keeps(request) { 0 } else { job.group(&tiling, width) };
+    carved_bytes::<u8>(1, (group + width) * tiling.length * job.size)
 }
 
 fn run<I: Every + Wave<f32> + Wave<f64>>(isa: I, request: &Request<'_>, mut arguments: Arguments<'_>, pool: &dyn Pool) {
@@ -103,112 +111,219 @@ fn run<I: Every + Wave<f32> + Wave<f64>>(isa: I, request: &Request<'_>, mut argu
     let [input, kernel] = [0, 1].map(|index| arguments.operands[index].take().expect("supported requests have both"));
     let output = arguments.results.remove(0);
     with_scalar!(input.dtype(), S => {
-        let output = output.typed::<S>();
-        convolve(isa, &job, (input.typed::<S>(), kernel.typed()), output.data, (arguments.workspace, pool));
+        let tiling = job.tiling(job.shortest(isa));
+        let ring = Ring::new(isa, tiling.length / 2);
+        let call = Call { isa, job: &job, ring, tiling, input: input.typed::<S>(), kernel: kernel.typed(), pool };
+        call.run(output.typed::<S>().data, arguments.workspace, keeps(request));
     });
 }
 
-fn convolve<S: Scalar, I: Convert<S> + Convert<S::Acc> + Wave<S::Acc>>(
+struct Call<'a, S: Scalar, I> {
     isa: I,
-    job: &Job,
-    (input, kernel): (View<'_, S>, View<'_, S::Acc>),
-    output: &mut [S],
-    (workspace, pool): (&mut [u8], &dyn Pool),
-) {
-    let tiling = job.tiling(Flat::shortest::<S::Acc, I>(isa));
-    let (length, group) = (tiling.length, job.group(&tiling, pool.width()));
-    let ring = Ring::new(isa, length / 2);
-    let (values, rest) = carve::<S::Acc>(workspace, group, length);
-    let (scratch, _) = carve::<S::Acc>(rest, pool.width(), length);
-    for first in (0..job.kernels).step_by(group) {
-        let some = group.min(job.kernels - first);
-        let bounds: Vec<usize> = (0..=some).map(|index| index * length).collect();
-        for_each_part(pool, (&mut values[..some * length], &bounds), &mut [], &|part: Part<'_, S::Acc, u8>| {
-            kernel_values(isa, job, &ring, (&kernel, first + part.index), part.out);
-        });
-        let values = &*values;
-        let (bounds, parts) = parts(job, &tiling, (first, some));
-        for_each_part(pool, (&mut *output, &bounds), scratch, &|part: Part<'_, S, S::Acc>| {
-            let Some((sample, channel, block)) = parts(part.index) else { return };
-            let (window, buffer) = (job.flat.window(&tiling, block), part.scratch);
-            let all = (isize::MIN, isize::MAX);
-            let from = plane(&input, job.rank, sample, channel);
-            job.flat.gather(isa, &job.flat.input, from, (window.lowest, all), buffer);
-            let at = if job.kernels == 1 { 0 } else { channel - first };
-            ring.multiply(isa, Halves::of(buffer), &values[at * length..][..length]);
-            job.flat.scatter(isa, &window, buffer, part.out);
-        });
-    }
+    job: &'a Job,
+    ring: Ring<S::Acc>,
+    tiling: Tiling,
+    input: View<'a, S>,
+    kernel: View<'a, S::Acc>,
+    pool: &'a dyn Pool,
 }
 
-/// The values of a kernel, over the length that a transform and its inverse multiply by.
-fn kernel_values<A: Accumulator, I: Convert<A> + Wave<A>>(
-    isa: I,
-    job: &Job,
-    ring: &Ring<A>,
-    (kernel, index): (&View<'_, A>, usize),
-    into: &mut [A],
-) {
-    let size: usize = kernel.data.len() / job.kernels;
-    let all = (isize::MIN, isize::MAX);
-    let axes = &kernel.dims[3..];
-    let from = (&kernel.data[index * size..], [axes[1] * axes[2], axes[2], 1]);
-    job.flat.gather(isa, &job.flat.kernel, from, (0, all), into);
-    let factor = A::from_f64(2.0 / into.len() as f64);
-    into.iter_mut().for_each(|value| *value = factor * *value);
-    job.flat.turn(into);
-    ring.forward(isa, Halves::of(into));
-}
-
-/// Sample, channel and block of a part, if it is of the group.
-type Which<'a> = Box<dyn Fn(usize) -> Option<(usize, usize, usize)> + Sync + 'a>;
-
-/// The output cut into blocks of the channels of a group, and what lies between them.
-fn parts<'a>(job: &'a Job, tiling: &'a Tiling, (first, some): (usize, usize)) -> (Vec<usize>, Which<'a>) {
-    let positions = job.flat.outputs();
-    let (first, some) = if job.kernels == 1 { (0, job.channels) } else { (first, some) };
-    let starts: Vec<usize> =
-        (0..tiling.blocks).map(|block| job.flat.outputs_before(job.flat.window(tiling, block).valid.0)).collect();
-    let mut bounds = vec![0];
-    for sample in 0..job.samples {
-        for channel in first..first + some {
-            bounds.extend(starts.iter().map(|start| (sample * job.channels + channel) * positions + start));
+impl<S: Scalar, I: Convert<S> + Convert<S::Acc> + Wave<S::Acc>> Call<'_, S, I> {
+    fn run(&self, output: &mut [S], workspace: &mut [u8], keep: bool) {
+        let (job, length, width) = (self.job, self.tiling.length, self.pool.width());
+        if keep {
+            let (scratch, _) = carve::<S::Acc>(workspace, width, length);
+            let made = |values: &mut [S::Acc]| self.transform_kernels(0, values);
+            let values = spectra::values(self.isa, (&job.flat, length), &self.kernel, made);
+            return self.convolve(&values, (0, job.kernels), output, scratch);
         }
-        bounds.push((sample * job.channels + first + some) * positions);
+        let group = job.group(&self.tiling, width);
+        let (values, rest) = carve::<S::Acc>(workspace, group, length);
+        let (scratch, _) = carve::<S::Acc>(rest, width, length);
+        for first in (0..job.kernels).step_by(group) {
+            let some = group.min(job.kernels - first);
+            let values = &mut values[..some * length];
+            self.transform_kernels(first, values);
+            self.convolve(values, (first, some), output, scratch);
+        }
     }
-    // Before the parts of each sample lies what belongs to other groups; after the last nothing is touched.
-    let each = some * tiling.blocks + 1;
-    let which = move |part: usize| {
-        let (sample, index) = (part / each, part % each);
-        (index > 0).then(|| (sample, first + (index - 1) / tiling.blocks, (index - 1) % tiling.blocks))
-    };
-    (bounds, Box::new(which))
+
+    /// Whether so many transforms are too few for the threads, so that all of them share each.
+    fn is_wide(&self, transforms: usize) -> bool {
+        is_wide(&self.ring, self.pool, transforms)
+    }
+
+    /// The values of kernels from `first` on, over the length that a transform and its inverse multiply by.
+    fn transform_kernels(&self, first: usize, values: &mut [S::Acc]) {
+        let length = self.tiling.length;
+        if self.is_wide(values.len() / length) {
+            for (index, into) in values.chunks_exact_mut(length).enumerate() {
+                self.gather_kernel(first + index, into);
+                self.ring.forward_wide(self.isa, self.pool, Halves::of(into));
+            }
+            return;
+        }
+        let bounds: Vec<usize> = (0..=values.len()).step_by(length).collect();
+        for_each_part(self.pool, (values, &bounds), &mut [], &|part: Part<'_, S::Acc, u8>| {
+            self.gather_kernel(first + part.index, part.out);
+            self.ring.forward(self.isa, Halves::of(part.out));
+        });
+    }
+
+    fn gather_kernel(&self, index: usize, into: &mut [S::Acc]) {
+        let (kernel, flat) = (&self.kernel, &self.job.flat);
+        let size = kernel.data.len() / self.job.kernels;
+        let axes = &kernel.dims[3..];
+        let from = (&kernel.data[index * size..], [axes[1] * axes[2], axes[2], 1]);
+        flat.gather(self.isa, &flat.kernel, from, (0, (isize::MIN, isize::MAX)), into);
+        let factor = S::Acc::from_f64(2.0 / into.len() as f64);
+        into.iter_mut().for_each(|value| *value = factor * *value);
+        flat.turn(into);
+    }
+
+    /// The channels of some kernels.
+    fn convolve(&self, values: &[S::Acc], group: (usize, usize), output: &mut [S], scratch: &mut [S::Acc]) {
+        let (length, blocks) = (self.tiling.length, self.tiling.blocks);
+        let cut = Cut::new(self.job, &self.tiling, group);
+        let by = |unit: usize| match self.job.kernels {
+            1 => &values[..length],
+            _ => &values[unit / blocks * length..][..length],
+        };
+        if self.is_wide(self.job.samples * cut.units) {
+            let (buffer, _) = scratch.split_at_mut(length);
+            for (sample, unit) in
+                (0..self.job.samples).flat_map(|sample| (0..cut.units).map(move |unit| (sample, unit)))
+            {
+                let (row, block) = cut.place(sample, unit);
+                let from = row * cut.positions + cut.starts[block];
+                let to = &mut output[from..row * cut.positions + cut.starts[block + 1]];
+                self.wide(row, block, by(unit), (buffer, to));
+            }
+            return;
+        }
+        for_each_part(self.pool, (output, &cut.bounds()), scratch, &|part: Part<'_, S, S::Acc>| {
+            let Some((sample, units)) = cut.part(part.index) else { return };
+            let (buffer, mut out) = (part.scratch, part.out);
+            for unit in units {
+                let (row, block) = cut.place(sample, unit);
+                let (to, rest) = out.split_at_mut(cut.starts[block + 1] - cut.starts[block]);
+                let window = self.job.flat.window(&self.tiling, block);
+                self.gather(row, window.lowest, buffer);
+                self.ring.multiply(self.isa, Halves::of(buffer), by(unit));
+                self.job.flat.scatter(self.isa, &window, buffer, to);
+                out = rest;
+            }
+        });
+    }
+
+    /// A row of the input from a coefficient on.
+    fn gather(&self, row: usize, lowest: isize, into: &mut [S::Acc]) {
+        let (job, all) = (self.job, (isize::MIN, isize::MAX));
+        let from = plane(&self.input, job.rank, row / job.channels, row % job.channels);
+        job.flat.gather(self.isa, &job.flat.input, from, (lowest, all), into);
+    }
+
+    /// One block of one row, by all threads.
+    fn wide(&self, row: usize, block: usize, by: &[S::Acc], (buffer, to): (&mut [S::Acc], &mut [S])) {
+        let (flat, window) = (&self.job.flat, self.job.flat.window(&self.tiling, block));
+        let piece = |count: usize| count.div_ceil(4 * self.pool.width()).next_multiple_of(64);
+        let each = piece(buffer.len());
+        let bounds: Vec<usize> = (0..=buffer.len().div_ceil(each)).map(|at| (at * each).min(buffer.len())).collect();
+        for_each_part(self.pool, (&mut *buffer, &bounds), &mut [], &|part: Part<'_, S::Acc, u8>| {
+            self.gather(row, window.lowest + (part.index * each) as isize, part.out);
+        });
+        self.ring.multiply_wide(self.isa, self.pool, Halves::of(buffer), by);
+        let (begin, end) = window.valid;
+        let each = piece(end - begin);
+        let cuts = |part: usize| (begin + part * each).min(end);
+        let before = flat.outputs_before(begin);
+        let bounds: Vec<usize> = (0..=(end - begin).div_ceil(each))
+            .map(|part| if cuts(part) < end { flat.outputs_before(cuts(part)) - before } else { to.len() })
+            .collect();
+        let buffer = &*buffer;
+        for_each_part(self.pool, (to, &bounds), &mut [], &|part: Part<'_, S, u8>| {
+            let valid = (cuts(part.index), cuts(part.index + 1));
+            flat.scatter(self.isa, &Window { lowest: window.lowest, valid }, buffer, part.out);
+        });
+    }
 }
 
-/// The values of a signal inside a window.
-pub(crate) fn values<S: Scalar, I: Convert<S> + Wave<S::Acc>>(
-    isa: I,
-    (flat, ring): (&Flat, &Ring<S::Acc>),
-    signal: &flat::Signal,
-    from: (&[S], [usize; 3]),
-    (window, clip): (&Window, (isize, isize)),
-    into: &mut [S::Acc],
-) {
-    flat.gather(isa, signal, from, (window.lowest, clip), into);
-    ring.forward(isa, Halves::of(into));
+/// Whether all threads share each of so many transforms.
+pub(crate) fn is_wide<A: Accumulator>(ring: &Ring<A>, pool: &dyn Pool, transforms: usize) -> bool {
+    pool.width() > 1 && transforms < 2 * pool.width() && ring.is_long()
 }
 
-/// Adds the product of one block of gradients and inputs, as values, to `sum`.
+/// Real numbers that a part transforms at least, if it can: parts of less would wait for each other's cache lines.
+const PART: usize = 1 << 15;
+
+/// The output of a group of channels cut into parts. A unit is a block of a channel, a part some units of a sample.
+struct Cut {
+    samples: usize,
+    channels: usize,
+    first: usize,
+    blocks: usize,
+    /// Output positions of a channel.
+    positions: usize,
+    /// Where blocks begin in them, and the end.
+    starts: Vec<usize>,
+    /// Units of a sample, and of a part.
+    units: usize,
+    each: usize,
+}
+
+impl Cut {
+    fn new(job: &Job, tiling: &Tiling, (first, some): (usize, usize)) -> Cut {
+        let (first, some) = if job.kernels == 1 { (0, job.channels) } else { (first, some) };
+        let (blocks, positions) = (tiling.blocks, job.flat.outputs());
+        let start = |block: usize| job.flat.outputs_before(job.flat.window(tiling, block).valid.0);
+        let starts = (0..blocks).map(start).chain([positions]).collect();
+        let units = some * blocks;
+        let each = (PART / tiling.length).min(job.samples * units / 32).clamp(1, units.max(1));
+        Cut { samples: job.samples, channels: job.channels, first, blocks, positions, starts, units, each }
+    }
+
+    /// Row and block of a unit.
+    fn place(&self, sample: usize, unit: usize) -> (usize, usize) {
+        (sample * self.channels + self.first + unit / self.blocks, unit % self.blocks)
+    }
+
+    /// Before the parts of each sample lies what belongs to other groups; after the last nothing is touched.
+    fn bounds(&self) -> Vec<usize> {
+        let at = |sample: usize, unit: usize| {
+            let (row, block) = self.place(sample, unit);
+            row * self.positions + self.starts[block]
+        };
+        let cuts = || (0..self.units).step_by(self.each).chain([self.units]);
+        [0].into_iter().chain((0..self.samples).flat_map(|sample| cuts().map(move |unit| at(sample, unit)))).collect()
+    }
+
+    /// Sample and units of a part, if it is of the group.
+    fn part(&self, part: usize) -> Option<(usize, Range<usize>)> {
+        let per_sample = self.units.div_ceil(self.each) + 1;
+        let (sample, index) = (part / per_sample, part % per_sample);
+        let first = index.checked_sub(1)? * self.each;
+        Some((sample, first..(first + self.each).min(self.units)))
+    }
+}
+
+/// Adds the product of one block of gradients and inputs, as values, to `sum`; all threads of a pool do it, if there
+/// is one.
 pub(crate) fn correlate<S: Scalar, I: Convert<S> + Wave<S::Acc>>(
     isa: I,
-    (flat, ring): (&Flat, &Ring<S::Acc>),
+    (flat, ring, pool): (&Flat, &Ring<S::Acc>, Option<&dyn Pool>),
     window: &Window,
     [gradient, input]: [(&[S], [usize; 3]); 2],
     (sum, scratch): (&mut [S::Acc], &mut [S::Acc]),
 ) {
     let (x, y) = scratch.split_at_mut(sum.len());
     let clip = (window.valid.0 as isize, window.valid.1 as isize);
-    values(isa, (flat, ring), &flat.input, input, (window, (isize::MIN, clip.1)), x);
-    values(isa, (flat, ring), &flat.output, gradient, (window, clip), y);
+    flat.gather(isa, &flat.input, input, (window.lowest, (isize::MIN, clip.1)), x);
+    flat.gather(isa, &flat.output, gradient, (window.lowest, clip), y);
+    for numbers in [&mut *x, &mut *y] {
+        match pool {
+            Some(pool) => ring.forward_wide(isa, pool, Halves::of(numbers)),
+            None => ring.forward(isa, Halves::of(numbers)),
+        }
+    }
     accumulate(isa, sum, x, y);
 }

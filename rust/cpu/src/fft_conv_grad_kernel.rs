@@ -3,7 +3,7 @@
 //! Samples and parts of the output are divided among a number of sums that the shapes fix, so that the bits do not
 //! depend on the number of threads.
 
-use crate::fft_conv::{Job, correlate};
+use crate::fft_conv::{Job, correlate, is_wide};
 use crate::flat::{Flat, Tiling, plane};
 use crate::operations::on_every_isa;
 use striate_core::pool::{Part, for_each_part};
@@ -75,12 +75,15 @@ impl<S: Scalar> Sum<'_, S> {
         let taps = result.len() / job.kernels;
         let bounds: Vec<usize> = (0..=job.kernels).map(|index| index * taps).collect();
         let sums = sums(job, &self.tiling);
-        let finish = |values: &mut [S::Acc], out: &mut [S::Acc]| self.finish(isa, &ring, values, out);
+        if is_wide(&ring, pool, sums * job.kernels) {
+            return self.run_wide(isa, (&ring, pool), result, bytes);
+        }
+        let finish = |values: &mut [S::Acc], out: &mut [S::Acc]| self.finish(isa, (&ring, None), values, out);
         if sums == 1 {
             let (scratch, _) = carve::<S::Acc>(bytes, pool.width(), 3 * length);
             return for_each_part(pool, (result, &bounds), scratch, &|part: Part<'_, S::Acc, S::Acc>| {
                 let (sum, scratch) = part.scratch.split_at_mut(length);
-                self.add(isa, &ring, (part.index, 0..self.terms()), sum, scratch);
+                self.add(isa, (&ring, None), (part.index, 0), sum, scratch);
                 finish(sum, part.out);
             });
         }
@@ -88,16 +91,32 @@ impl<S: Scalar> Sum<'_, S> {
         let (scratch, _) = carve::<S::Acc>(rest, pool.width(), 2 * length);
         let each: Vec<usize> = (0..=sums * job.kernels).map(|index| index * length).collect();
         for_each_part(pool, (&mut *partial, &each), scratch, &|part: Part<'_, S::Acc, S::Acc>| {
-            let (kernel, index) = (part.index / sums, part.index % sums);
-            let terms = index * self.terms() / sums..(index + 1) * self.terms() / sums;
-            self.add(isa, &ring, (kernel, terms), part.out, part.scratch);
+            self.add(isa, (&ring, None), (part.index / sums, part.index % sums), part.out, part.scratch);
         });
         for (kernel, values) in partial.chunks_exact_mut(sums * length).enumerate() {
-            let (total, rest) = values.split_at_mut(length);
-            for sum in rest.chunks_exact(length) {
-                total.iter_mut().zip(sum).for_each(|(to, from)| *to += *from);
+            total(values, length);
+            finish(&mut values[..length], &mut result[kernel * taps..(kernel + 1) * taps]);
+        }
+    }
+
+    /// Every transform by all threads, in the same order of sums.
+    fn run_wide<I: Convert<S> + Wave<S::Acc>>(
+        &self,
+        isa: I,
+        (ring, pool): (&Ring<S::Acc>, &dyn Pool),
+        result: &mut [S::Acc],
+        bytes: &mut [u8],
+    ) {
+        let (length, sums) = (self.tiling.length, sums(self.job, &self.tiling));
+        let (values, rest) = carve::<S::Acc>(bytes, sums, length);
+        let (scratch, _) = carve::<S::Acc>(rest, 1, 2 * length);
+        let taps = result.len() / self.job.kernels;
+        for (kernel, out) in result.chunks_exact_mut(taps).enumerate() {
+            for (index, sum) in values.chunks_exact_mut(length).enumerate() {
+                self.add(isa, (ring, Some(pool)), (kernel, index), sum, scratch);
             }
-            finish(total, &mut result[kernel * taps..(kernel + 1) * taps]);
+            total(values, length);
+            self.finish(isa, (ring, Some(pool)), &mut values[..length], out);
         }
     }
 
@@ -106,17 +125,19 @@ impl<S: Scalar> Sum<'_, S> {
         self.job.samples * (self.job.channels / self.job.kernels) * self.tiling.blocks
     }
 
-    /// Some of the products of a kernel, summed.
+    /// One of the sums of a kernel.
     fn add<I: Convert<S> + Wave<S::Acc>>(
         &self,
         isa: I,
-        ring: &Ring<S::Acc>,
-        (kernel, terms): (usize, std::ops::Range<usize>),
+        (ring, pool): (&Ring<S::Acc>, Option<&dyn Pool>),
+        (kernel, index): (usize, usize),
         sum: &mut [S::Acc],
         scratch: &mut [S::Acc],
     ) {
         sum.fill(<S::Acc>::default());
         let per_kernel = self.job.channels / self.job.kernels;
+        let (terms, sums) = (self.terms(), sums(self.job, &self.tiling));
+        let terms = index * terms / sums..(index + 1) * terms / sums;
         for term in terms {
             let (row, block) = (term / self.tiling.blocks, term % self.tiling.blocks);
             let (sample, channel) = (row / per_kernel, row % per_kernel + kernel * per_kernel);
@@ -125,15 +146,32 @@ impl<S: Scalar> Sum<'_, S> {
                 plane(&self.gradient, self.job.rank, sample, channel),
                 plane(&self.input, self.job.rank, sample, channel),
             ];
-            correlate(isa, (&self.job.flat, ring), &window, both, (&mut *sum, &mut *scratch));
+            correlate(isa, (&self.job.flat, ring, pool), &window, both, (&mut *sum, &mut *scratch));
         }
     }
 
     /// From values to the taps of a kernel.
-    fn finish<I: Wave<S::Acc>>(&self, isa: I, ring: &Ring<S::Acc>, values: &mut [S::Acc], out: &mut [S::Acc]) {
+    fn finish<I: Wave<S::Acc>>(
+        &self,
+        isa: I,
+        (ring, pool): (&Ring<S::Acc>, Option<&dyn Pool>),
+        values: &mut [S::Acc],
+        out: &mut [S::Acc],
+    ) {
         let flat: &Flat = &self.job.flat;
-        ring.inverse(isa, Halves::of(values));
+        match pool {
+            Some(pool) => ring.inverse_wide(isa, pool, Halves::of(values)),
+            None => ring.inverse(isa, Halves::of(values)),
+        }
         flat.turn(values);
         flat.take_kernel(values, <S::Acc>::from_f64(2.0 / values.len() as f64), out);
+    }
+}
+
+/// Adds sums of so many numbers each up in the first of them.
+fn total<A: Accumulator>(values: &mut [A], length: usize) {
+    let (total, rest) = values.split_at_mut(length);
+    for sum in rest.chunks_exact(length) {
+        total.iter_mut().zip(sum).for_each(|(to, from)| *to += *from);
     }
 }

@@ -111,15 +111,15 @@ impl Flat {
         signal.origin + signal.extent.iter().zip(self.step).map(|(size, step)| (size - 1) * step).sum::<usize>() + 1
     }
 
-    /// The fewest operations: one transform of everything, or overlapping ones. `samples` share a kernel's transform,
-    /// and no transform is shorter than `shortest`.
-    pub fn tiling(&self, samples: usize, shortest: usize) -> Tiling {
+    /// The fewest operations: one transform of everything, or overlapping ones, none shorter than `shortest`. A few
+    /// samples are taken to share a kernel's transform; how many do does not matter, lest bits depend on the batch.
+    pub fn tiling(&self, shortest: usize) -> Tiling {
         let (kernel, first, end) = (self.end(&self.kernel), self.output.origin, self.end(&self.output));
         let reach = (self.end(&self.input) + kernel - 1 - first).max(end).max(kernel);
         let whole = reach.next_power_of_two().max(shortest);
         let mut best = Tiling { length: whole, blocks: 1, each: end - first };
         let cost = |tiling: &Tiling| {
-            let transforms = tiling.blocks as f64 + 0.5 / samples.max(1) as f64;
+            let transforms = tiling.blocks as f64 + 0.5 / 4.0;
             // Beyond the second-level cache the top levels wait for memory.
             let waits = (tiling.length as f64 / 65536.0).log2().max(0.0);
             transforms * tiling.length as f64 * (6.0 + (tiling.length as f64).log2() + 2.0 * waits)
@@ -213,6 +213,11 @@ impl Flat {
             }
         }
         debug_assert_eq!(done, to.len());
+    }
+
+    /// All that a kernel's coefficients depend on: sizes, steps, and whether it is reversed.
+    pub fn kernel_layout(&self) -> ([usize; 3], [usize; 3], bool) {
+        (self.kernel.extent, self.step, self.flip)
     }
 
     /// Reverses a kernel that is stored in reverse.

@@ -11,6 +11,8 @@ mod dcls;
 mod delays;
 mod fft_conv;
 mod fft_conv_grad_kernel;
+mod filter_planes;
+mod filter_planes_grad;
 mod flat;
 mod frame;
 mod interior;
@@ -21,6 +23,7 @@ mod pool;
 mod pool_index;
 mod produce;
 mod sheets;
+mod spectra;
 mod tiling;
 mod weigh;
 mod weights;
@@ -49,6 +52,8 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         pool_index::SCATTER_ROWS,
         fft_conv::ROWS,
         fft_conv_grad_kernel::ROWS,
+        filter_planes::ROWS,
+        filter_planes_grad::ROWS,
     ]
     .into_iter()
     .flatten()
@@ -57,5 +62,6 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
 /// Gives back what kernels keep between calls.
 pub fn forget() {
     branches::memo::forget();
+    spectra::forget();
     striate_simd::forget();
 }

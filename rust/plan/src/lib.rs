@@ -5,7 +5,7 @@ mod filter;
 mod operations;
 
 pub use filter::{Filter, set_filter};
-pub use operations::{Chosen, device_operation, device_operations, operation, operations};
+pub use operations::{Chosen, admits, device_operation, device_operations, operation, operations};
 
 use std::collections::HashMap;
 use std::fmt;

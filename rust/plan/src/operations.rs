@@ -10,6 +10,12 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
     striate_cpu::operations().chain(striate_reference::OPERATIONS)
 }
 
+/// Whether the filter leaves an operation a row of this processor, its definition aside.
+pub fn admits(op: &str) -> bool {
+    let filter = filter::current();
+    striate_cpu::operations().any(|row| row.op == op && filter.admits(row.name, row.available, row.isa).is_ok())
+}
+
 /// A row, and why those before it refused.
 pub struct Chosen {
     /// The row that runs.

@@ -10,6 +10,7 @@ pub mod copy;
 pub mod dcls;
 pub mod delays;
 pub mod fft_conv;
+pub mod filter_planes;
 pub mod pool;
 
 use striate_core::{Arguments, DType, Operation, Pool, Request, Why};
@@ -51,4 +52,6 @@ pub static OPERATIONS: &[Operation] = &[
     pool::SCATTER,
     fft_conv::CONV,
     fft_conv::GRAD_KERNEL,
+    filter_planes::FILTER,
+    filter_planes::GRAD,
 ];

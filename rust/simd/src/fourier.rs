@@ -14,6 +14,7 @@ use crate::butterfly::{Place, Square, conjugate_product, halve, merge, split};
 use crate::isa::{Simd, Task};
 use crate::roots::Roots;
 use crate::wave::Wave;
+use std::ops::Range;
 use std::sync::Arc;
 use striate_core::Accumulator;
 
@@ -22,12 +23,12 @@ const LEAF: usize = 2048;
 
 /// A transform of `2 * length` real numbers as `length` complex ones.
 pub struct Ring<A> {
-    length: usize,
+    pub(crate) length: usize,
     /// Levels that are done one block at a time before a leaf: one alone first, if need be, then pairs.
-    above: u32,
+    pub(crate) above: u32,
     /// Levels of whole vectors inside a leaf, an even number.
-    leaf: u32,
-    roots: Arc<Roots<A>>,
+    pub(crate) leaf: u32,
+    pub(crate) roots: Arc<Roots<A>>,
 }
 
 /// Real and imaginary parts of complex numbers.
@@ -82,19 +83,37 @@ impl<A: Accumulator> Ring<A> {
     }
 
     fn walk<I: Wave<A>, const THERE: bool, const BACK: bool>(&self, isa: I, numbers: Halves<'_, A>, by: &[A]) {
+        let (at, by) = self.places::<THERE, BACK>(numbers, by);
+        isa.run(Walk::<A, THERE, BACK> { ring: self, at, by, top: 0, leaves: 0..self.leaves::<I>() });
+    }
+
+    /// Where numbers and values lie, their lengths checked.
+    pub(crate) fn places<const THERE: bool, const BACK: bool>(
+        &self,
+        numbers: Halves<'_, A>,
+        by: &[A],
+    ) -> (Place<A>, Place<A>) {
         assert!(numbers.re.len() == self.length && numbers.im.len() == self.length, "numbers of another length");
         assert!(!(THERE && BACK) || by.len() == 2 * self.length, "values of another length");
-        let (re, im) = (numbers.re.as_mut_ptr(), numbers.im.as_mut_ptr());
+        let at = Place { re: numbers.re.as_mut_ptr(), im: numbers.im.as_mut_ptr() };
         // Only read, and only on a way there and back.
-        let by = Place { re: by.as_ptr().cast_mut(), im: by.as_ptr().cast_mut().wrapping_add(self.length) };
-        isa.run(Walk::<A, THERE, BACK> { ring: self, at: Place { re, im }, by });
+        (at, Place { re: by.as_ptr().cast_mut(), im: by.as_ptr().cast_mut().wrapping_add(self.length) })
+    }
+
+    /// Blocks that are finished one after the other.
+    pub(crate) fn leaves<I: Simd<A>>(&self) -> usize {
+        self.length / (I::LANES << self.leaf)
     }
 }
 
-struct Walk<'a, A, const THERE: bool, const BACK: bool> {
-    ring: &'a Ring<A>,
-    at: Place<A>,
-    by: Place<A>,
+/// Some leaves of a transform, whose numbers and values must be valid for the ring's length and which nobody else
+/// touches; the levels from `top` on are due, those before are done elsewhere.
+pub(crate) struct Walk<'a, A, const THERE: bool, const BACK: bool> {
+    pub ring: &'a Ring<A>,
+    pub at: Place<A>,
+    pub by: Place<A>,
+    pub top: u32,
+    pub leaves: Range<usize>,
 }
 
 impl<A: Accumulator, I: Wave<A>, const THERE: bool, const BACK: bool> Task<I> for Walk<'_, A, THERE, BACK> {
@@ -105,16 +124,22 @@ impl<A: Accumulator, I: Wave<A>, const THERE: bool, const BACK: bool> Task<I> fo
         let (length, above, leaf, lanes) = (*length, *above, *leaf, I::LANES);
         let size = lanes << leaf;
         let square = lanes * lanes;
-        for index in 0..length / size {
+        for index in self.leaves {
             // SAFETY: blocks of a level tile the numbers, squares tile a leaf, and tables cover all of both.
             unsafe {
                 if THERE {
-                    levels_above::<A, I, true>(isa, self.ring, self.at, index);
+                    levels_above::<A, I, true>(isa, self.ring, self.at, (index, self.top));
                     let mut level = above;
                     while level < above + leaf {
                         let blocks = 1 << (level - above);
                         for block in index * blocks..(index + 1) * blocks {
-                            pair::<A, I, true>(isa, roots, (level, block), self.at, length >> level);
+                            pair::<A, I, true>(
+                                isa,
+                                roots,
+                                (level, block),
+                                self.at,
+                                Columns::all(length >> (level + 2)),
+                            );
                         }
                         level += 2;
                     }
@@ -129,17 +154,23 @@ impl<A: Accumulator, I: Wave<A>, const THERE: bool, const BACK: bool> Task<I> fo
                         level -= 2;
                         let blocks = 1 << (level - above);
                         for block in index * blocks..(index + 1) * blocks {
-                            pair::<A, I, false>(isa, roots, (level, block), self.at, length >> level);
+                            pair::<A, I, false>(
+                                isa,
+                                roots,
+                                (level, block),
+                                self.at,
+                                Columns::all(length >> (level + 2)),
+                            );
                         }
                     }
-                    levels_above::<A, I, false>(isa, self.ring, self.at, index);
+                    levels_above::<A, I, false>(isa, self.ring, self.at, (index, self.top));
                 }
             }
         }
     }
 }
 
-/// The levels above leaf `leaf` that are due: on the way there those whose block begins with it, on the way back
+/// The levels above leaf `leaf`, from `top` on, that are due: on the way there those whose block begins with it, on the way back
 /// those whose block ends with it.
 ///
 /// # Safety
@@ -149,24 +180,25 @@ unsafe fn levels_above<A: Accumulator, I: Wave<A>, const THERE: bool>(
     isa: I,
     ring: &Ring<A>,
     at: Place<A>,
-    leaf: usize,
+    (leaf, top): (usize, u32),
 ) {
     let odd = ring.above % 2;
     let due = |level: u32| {
         let leaves = 1usize << (ring.above - level);
-        (if THERE { leaf } else { leaf + 1 }).is_multiple_of(leaves)
+        level >= top && (if THERE { leaf } else { leaf + 1 }).is_multiple_of(leaves)
     };
+    let quarters = |level: u32| Columns::all(ring.length >> (level + 2));
     let place = |level: u32| (level, leaf >> (ring.above - level));
     // SAFETY: the caller vouches for all blocks.
     unsafe {
         if THERE {
             if odd == 1 && due(0) {
-                single::<A, I, true>(isa, ring, at);
+                single::<A, I, true>(isa, ring, at, Columns::all(ring.length / 2));
             }
             let mut level = odd;
             while level < ring.above {
                 if due(level) {
-                    pair::<A, I, true>(isa, &ring.roots, place(level), at, ring.length >> level);
+                    pair::<A, I, true>(isa, &ring.roots, place(level), at, quarters(level));
                 }
                 level += 2;
             }
@@ -175,28 +207,48 @@ unsafe fn levels_above<A: Accumulator, I: Wave<A>, const THERE: bool>(
             while level > odd {
                 level -= 2;
                 if due(level) {
-                    pair::<A, I, false>(isa, &ring.roots, place(level), at, ring.length >> level);
+                    pair::<A, I, false>(isa, &ring.roots, place(level), at, quarters(level));
                 }
             }
             if odd == 1 && due(0) {
-                single::<A, I, false>(isa, ring, at);
+                single::<A, I, false>(isa, ring, at, Columns::all(ring.length / 2));
             }
         }
+    }
+}
+
+/// Which columns of a half or quarter of a block are done.
+#[derive(Clone)]
+pub(crate) struct Columns {
+    /// Numbers in a half or quarter.
+    pub each: usize,
+    /// Those that are done, whole vectors.
+    pub some: Range<usize>,
+}
+
+impl Columns {
+    fn all(each: usize) -> Columns {
+        Columns { each, some: 0..each }
     }
 }
 
 /// The first level alone.
 ///
 /// # Safety
-/// `at` must be readable and writable for the ring's length, which is at least two vectors.
+/// `at` must be readable and writable in these columns of the ring's length, which is at least two vectors.
 #[inline(always)]
-unsafe fn single<A: Accumulator, I: Wave<A>, const THERE: bool>(isa: I, ring: &Ring<A>, at: Place<A>) {
+pub(crate) unsafe fn single<A: Accumulator, I: Wave<A>, const THERE: bool>(
+    isa: I,
+    ring: &Ring<A>,
+    at: Place<A>,
+    columns: Columns,
+) {
     let [re, im] = ring.roots.rows[1];
-    let (w, half) = ([isa.splat(re), isa.splat(im)], ring.length / 2);
-    for j in (0..half).step_by(I::LANES) {
+    let w = [isa.splat(re), isa.splat(im)];
+    for j in columns.some.step_by(I::LANES) {
         // SAFETY: both are a vector inside one half.
         unsafe {
-            let (a, b) = (at.skip(j), at.skip(half + j));
+            let (a, b) = (at.skip(j), at.skip(columns.each + j));
             let (x, y) = halve::<A, I, THERE>(isa, [a.load(isa), b.load(isa)], w);
             a.store(isa, x);
             b.store(isa, y);
@@ -204,22 +256,22 @@ unsafe fn single<A: Accumulator, I: Wave<A>, const THERE: bool>(isa: I, ring: &R
     }
 }
 
-/// Two levels of one block of `size` numbers, at least four vectors.
+/// Two levels of some columns of one block, which has at least four vectors.
 ///
 /// # Safety
-/// The block must lie inside `at`, readable and writable.
+/// The columns must lie inside the block and that inside `at`, readable and writable.
 #[inline(always)]
-unsafe fn pair<A: Accumulator, I: Wave<A>, const THERE: bool>(
+pub(crate) unsafe fn pair<A: Accumulator, I: Wave<A>, const THERE: bool>(
     isa: I,
     roots: &Roots<A>,
     (level, block): (u32, usize),
     at: Place<A>,
-    size: usize,
+    columns: Columns,
 ) {
     let [w, v] = [roots.rows[(1 << level) + block], roots.rows[(2 << level) + 2 * block]];
     let [w, v] = [[isa.splat(w[0]), isa.splat(w[1])], [isa.splat(v[0]), isa.splat(v[1])]];
-    let (at, quarter) = (at.skip(block * size), size / 4);
-    for j in (0..quarter).step_by(I::LANES) {
+    let (at, quarter) = (at.skip(4 * block * columns.each), columns.each);
+    for j in columns.some.step_by(I::LANES) {
         // SAFETY: each is a vector inside its quarter of the block.
         unsafe {
             let four = at.skip(j).load_four(isa, quarter);

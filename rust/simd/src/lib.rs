@@ -1,7 +1,7 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`rows`], [`sheets`],
+//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`planes`], [`rows`], [`sheets`],
 //! [`sums`], [`windows`]) are one text over tokens and accumulators; each asserts the range it will touch once and then loads
 //! without checks.
 
@@ -9,14 +9,17 @@ mod butterfly;
 pub mod correlate;
 pub mod fir;
 pub mod fourier;
+mod fourier_wide;
 pub mod gather;
 pub mod isa;
 pub mod lanes;
 pub mod maths;
+pub mod planes;
 pub mod portable;
 mod roots;
 pub mod rows;
 pub mod sheets;
+mod stockham;
 pub mod sums;
 mod tiles;
 pub mod wave;

@@ -1,7 +1,7 @@
 """Long convolutions and the layers built on them beside torch.fft, and beside the direct sum where it is near.
 
 ``fft_conv1d`` is causal, ``fft_conv2d`` circular. ``torch.fft`` is rfft, product, irfft with padding to a power of
-two; ``torch.fft.cached`` has the kernel's spectrum already.
+two; ``torch.fft.cached`` has the kernel's spectrum already, and so has ``striate.kept`` from the call before.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 import striate
 
+from ..._problem import config
+from ...ops._convolution import conv
+from ...ops._fft import fft_conv
 from ..specs import Spec
 from . import Contest, Op, draw, transform
 
@@ -52,9 +55,12 @@ def _line(spec: Spec) -> Contest:
     if spec.pass_ == "fwd":
         spectrum = torch.fft.rfft(k.float(), n=_power(length + taps - 1))
         calls["torch.fft.cached"] = lambda x, k: by_torch(x, k, spectrum)
+        calls["striate.kept"] = calls["striate"]
+        calls["striate"] = lambda x, k: fft_conv(x, k, (0,), (0,), False, False)
         if taps <= DIRECT_TAPS and spec.device == "cpu":
             padded, weight = F.pad(x, (taps - 1, 0)), k.flip(-1).unsqueeze(1).contiguous()
-            calls["striate.direct"] = lambda x, k: striate.depthwise_conv1d(padded, weight)
+            sums = str(config((1,), (0,), (1,), None))
+            calls["striate.direct"] = lambda x, k: conv(padded, weight, None, sums)
     n = _power(length + taps - 1)
     return Contest(calls, (x, k), by_torch, transforms(batch * channels, channels, n), transform(spec, n))
 
