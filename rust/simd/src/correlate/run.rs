@@ -25,18 +25,19 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             live: job.live,
             dst: job.dst.as_mut_ptr(),
         };
-        let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead: &[] };
-        let share = job.ahead.len().div_ceil(plan.offsets.tiles.len().max(1)).next_multiple_of(I::LANES).max(1);
-        let mut ahead = job.ahead.chunks(share);
+        let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead: job.ahead, share: 0 };
+        if !job.ahead.is_empty() {
+            let pieces = plan.offsets.tiles.len().max(1) * job.items;
+            items.share = job.ahead.len().div_ceil(pieces).next_multiple_of(I::LANES);
+        }
         for (number, tile) in plan.offsets.tiles.iter().enumerate() {
-            items.ahead = ahead.next().unwrap_or(&[]);
             // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
             unsafe {
                 macro_rules! by_rows {
                     ($clip:ident, $($rows:literal)*) => {
                         match Correlation::<A, I>::allotted(tile.rows, SHARE) {
-                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, (number, tile), &items),)*
-                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, (number, tile), &items),
+                            $($rows => at.items::<$rows, SHARE, VECTOR, $clip>(isa, (number, tile), &mut items),)*
+                            _ => at.items::<1, SHARE, VECTOR, $clip>(isa, (number, tile), &mut items),
                         }
                     };
                 }
@@ -62,7 +63,9 @@ struct Items<'a, A> {
     count: usize,
     apart: Apart,
     start: Start<'a, A>,
+    /// What is to be asked for, and how much of it with every item of a tile.
     ahead: &'a [A],
+    share: usize,
 }
 
 /// What a chunk of taps meets in a tile.
@@ -98,7 +101,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         &self,
         isa: I,
         (number, tile): (usize, &Tile),
-        items: &Items<'_, A>,
+        items: &mut Items<'_, A>,
     ) {
         if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP != NONE && (SHARE == 0 || VECTOR != (CLIP == LINES)) }
         {
@@ -107,10 +110,12 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         // What all items have in common is worked out once.
         let chunks = &self.plan.chunks;
         let first = chunks.first().map(|chunk| self.met::<VECTOR>((number, tile), chunk));
-        let share = items.ahead.len().div_ceil(items.count).next_multiple_of(I::LANES);
         for item in 0..items.count {
-            let soon = (item * share).min(items.ahead.len())..((item + 1) * share).min(items.ahead.len());
-            prefetch(isa, &items.ahead[soon]);
+            if !items.ahead.is_empty() {
+                let (soon, later) = items.ahead.split_at(items.share.min(items.ahead.len()));
+                prefetch(isa, soon);
+                items.ahead = later;
+            }
             let shift = (item * items.apart.src, item * items.apart.weights);
             let to = item * items.apart.dst;
             // SAFETY: the caller's promise; a start of vectors has one for every item.
@@ -195,11 +200,13 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
     /// The memory must cover the tile's reach.
     #[inline(always)]
     unsafe fn store<const R: usize>(&self, isa: I, tile: &Tile, shift: usize, acc: &[I::V; R]) {
-        let offsets = &self.plan.offsets;
-        let to = |a: usize| self.dst.wrapping_add(shift + tile.dst + a * offsets.dst_pitch);
-        let whole = tile.lanes.min(self.lanes) >= I::LANES + (tile.rows - 1) * offsets.lane_step;
+        // Copies, which stores cannot change.
+        let (pitch, step) = (self.plan.offsets.dst_pitch, self.plan.offsets.lane_step);
+        let (rows, lanes, first) = (tile.rows, tile.lanes, self.dst.wrapping_add(shift + tile.dst));
+        let to = |a: usize| first.wrapping_add(a * pitch);
+        let whole = lanes.min(self.lanes) >= I::LANES + (rows - 1) * step;
         // Most tiles store everything; to ask once is faster than to ask for every vector.
-        if whole && tile.rows == R {
+        if whole && rows == R {
             for (a, v) in acc.iter().enumerate() {
                 // SAFETY: inside the reach.
                 unsafe { isa.store(to(a), *v) };
@@ -207,8 +214,8 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             return;
         }
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13] {
-            if N < R && N < tile.rows {
-                let lanes = tile.lanes.saturating_sub(N * offsets.lane_step).min(self.lanes);
+            if N < R && N < rows {
+                let lanes = lanes.saturating_sub(N * step).min(self.lanes);
                 let v = acc[if N < R { N } else { 0 }];
                 // SAFETY: inside the reach.
                 unsafe { if lanes >= I::LANES { isa.store(to(N), v) } else { isa.store_masked(to(N), v, isa.mask(0, lanes)) } }
