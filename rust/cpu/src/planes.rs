@@ -22,7 +22,7 @@ pub fn takes(problem: &Problem, lanes: i64) -> bool {
     let [deep, rows, columns] = g.axes();
     let flat = deep.source(problem.pass) == 1 && deep.extent(problem.pass) == 1 && deep.kernel() == 1;
     let within = |axis: &Axis, most: i64| axis.source(problem.pass).max(axis.extent(problem.pass)) <= most;
-    let narrow = within(columns, 4 * lanes) && within(rows, ROWS);
+    let narrow = within(columns, 2 * lanes) && within(rows, ROWS);
     let small = [rows, columns].iter().all(|axis| axis.stride() == 1 && axis.kernel() <= TAPS);
     let own = problem.dtype == problem.dtype.accumulator();
     let plain = problem.layout == Layout::Nchw && g.c_in() == 1 && g.c_out() == 1;
