@@ -122,8 +122,8 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
             reach.2 = reach.2.max(step.grad + (step.lines - 1) * offsets.grad_pitch);
         }
         let src_reach = if offsets.bounded { 0 } else { reach.0 };
-        let ordered = offsets.steps.is_sorted_by_key(|step| step.src - offsets.at(step.line));
-        assert!(ordered || !offsets.bounded, "steps lie in the order of their rows");
+        let ordered = || offsets.steps.is_sorted_by_key(|step| step.src - offsets.at(step.line));
+        assert!(!offsets.bounded || ordered(), "steps lie in the order of their rows");
         Gather { offsets, src_reach, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
     }
 
