@@ -40,4 +40,5 @@ def pointwise(layer: nn.Module, x: Tensor) -> Tensor:
 def _product(a: Tensor, b: Tensor, bias: Tensor | None, axis: int) -> Tensor:
     if bias is None:
         return torch.bmm(a, b)
-    return torch.baddbmm(bias.unsqueeze(1) if axis == 1 else bias, a, b)
+    # The bias last, as layers use it: weights are taken over from other models in the order of their first use.
+    return torch.baddbmm(batch1=a, batch2=b, input=bias.unsqueeze(1) if axis == 1 else bias)
