@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -21,3 +22,26 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def rows_on_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA rows of operations run, on the host, and nothing else does."""
+    from cuda_recipe import call_on_host
+    from striate import _call
+
+    def ran(op: str, *rest: Any) -> bool:
+        assert call_on_host(op, *rest), op
+        return True
+
+    monkeypatch.setenv("STRIATE_CUDA", "1")
+    monkeypatch.setattr(_call, "on_device", ran)
+
+
+@pytest.fixture
+def own_rows(rows_on_host: None) -> Iterator[Any]:
+    """The same under public functions: the mode that sends them there, which counts the operators that ran."""
+    from cuda_emulated import EmulatedCuda
+
+    with EmulatedCuda() as mode:
+        yield mode

@@ -4,7 +4,6 @@ every architecture within a budget of registers."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor
 
 import cuda_nvrtc
 from cuda_emulated import EmulatedCuda
-from cuda_recipe import call_on_host, emulate
+from cuda_recipe import emulate
 from oracle import integers
 from strategies import BF16, F32, F64
 from striate import _call, _core
@@ -23,22 +22,8 @@ from striate.ops.branches import Branch
 from test_branches import check_exact, exact, problems
 from test_cuda_conv import BUDGETS
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_rows")
 STRIPS = ((5, 21), (21, 5), (5, 5))
-
-
-@pytest.fixture(autouse=True)
-def own_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedCuda]:
-    """The row runs, on the host, and nothing else does."""
-
-    def ran(op: str, *rest: Any) -> bool:
-        assert call_on_host(op, *rest), op
-        return True
-
-    monkeypatch.setenv("STRIATE_CUDA", "1")
-    monkeypatch.setattr(_call, "on_device", ran)
-    with EmulatedCuda() as mode:
-        yield mode
 
 
 def ones(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:

@@ -22,19 +22,8 @@ from striate import _call, _core
 from test_causal import oracle
 from test_cuda_conv import BUDGETS
 
+pytestmark = pytest.mark.usefixtures("rows_on_host")
 last = [False, True]
-
-
-@pytest.fixture(autouse=True)
-def own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows run, on the host, and nothing else does."""
-
-    def ran(op: str, *rest: Any) -> bool:
-        assert call_on_host(op, *rest), op
-        return True
-
-    monkeypatch.setenv("STRIATE_CUDA", "1")
-    monkeypatch.setattr(_call, "on_device", ran)
 
 
 def drawn(shape: tuple[int, ...], dtype: torch.dtype, seed: int, channels_last: bool = False) -> Tensor:

@@ -4,7 +4,6 @@ compiled for every architecture within a budget of registers."""
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 import cuda_nvrtc
 import striate
 from cuda_emulated import EmulatedCuda
-from cuda_recipe import call_on_host, emulate
+from cuda_recipe import emulate
 from oracle import integers
 from strategies import F32, F64
 from striate import _call, _core
@@ -23,22 +22,8 @@ from striate.ops.dcls import VERSIONS, axes_of
 from test_cuda_conv import BUDGETS
 from test_dcls import Shape, check_definition, literal, operands, shapes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_rows")
 PROFILES = {"v0": "scatter", "v1": "triangle", "max": "triangle", "gauss": "gauss"}
-
-
-@pytest.fixture(autouse=True)
-def own_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedCuda]:
-    """The rows run, on the host, and nothing else does."""
-
-    def ran(op: str, *rest: Any) -> bool:
-        assert call_on_host(op, *rest), op
-        return True
-
-    monkeypatch.setenv("STRIATE_CUDA", "1")
-    monkeypatch.setattr(_call, "on_device", ran)
-    with EmulatedCuda() as mode:
-        yield mode
 
 
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)

@@ -17,7 +17,7 @@ from torch import Tensor
 import cuda_nvrtc
 import striate
 from cuda_emulated import EmulatedCuda
-from cuda_recipe import call_on_host, emulate
+from cuda_recipe import emulate
 from fft_oracle import direct, limit
 from oracle import UNIT, accumulator, integers
 from strategies import BF16, F16, F32, F64
@@ -26,20 +26,9 @@ from striate.ops import _cuda
 from striate.ops._fft import wide
 from test_cuda_conv import BUDGETS
 
+pytestmark = pytest.mark.usefixtures("rows_on_host")
 # Shared memory that holds a line of 2^8 numbers in float32, and no longer one.
 SCARCE = 1088
-
-
-@pytest.fixture(autouse=True)
-def own_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows run, on the host, and nothing else does."""
-
-    def ran(op: str, *rest: Any) -> bool:
-        assert call_on_host(op, *rest), op
-        return True
-
-    monkeypatch.setenv("STRIATE_CUDA", "1")
-    monkeypatch.setattr(_call, "on_device", ran)
 
 
 @pytest.fixture

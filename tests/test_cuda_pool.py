@@ -18,7 +18,7 @@ import cuda_nvrtc
 import striate
 import test_pool
 from cuda_emulated import EmulatedCuda
-from cuda_recipe import call_on_host, emulate
+from cuda_recipe import emulate
 from oracle import integers
 from strategies import BF16, F16, F32, F64, channels_last
 from striate import _call, _core
@@ -27,21 +27,7 @@ from test_cuda_conv import BUDGETS
 from test_pool import SPECIAL, check_extreme_gradients, check_max, check_sums, problems
 
 ours = test_pool.ours
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def own_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatedCuda]:
-    """The rows run, on the host, and nothing else does."""
-
-    def ran(op: str, *rest: Any) -> bool:
-        assert call_on_host(op, *rest), op
-        return True
-
-    monkeypatch.setenv("STRIATE_CUDA", "1")
-    monkeypatch.setattr(_call, "on_device", ran)
-    with EmulatedCuda() as mode:
-        yield mode
+pytestmark = pytest.mark.usefixtures("one_thread", "own_rows")
 
 
 def problem(

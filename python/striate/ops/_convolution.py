@@ -253,14 +253,18 @@ def _affine_tangent(member: Any) -> Any:
     return tangent
 
 
-def _grad_weight_tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
-    g, x = tensors
-    tg, tx = tangents
-    by_g = None if tg is None else conv_grad_weight(tg, x, *statics)
-    by_x = None if tx is None else conv_grad_weight(g, tx, *statics)
-    total = _sum((by_g, by_x))
-    assert total is not None
-    return total
+def bilinear_tangent(member: Any) -> Any:
+    """The tangent of an operator that is linear in both of its tensors."""
+
+    def tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
+        (a, b), (ta, tb) = tensors, tangents
+        by_a = None if ta is None else member()(ta, b, *statics)
+        by_b = None if tb is None else member()(a, tb, *statics)
+        total = _sum((by_a, by_b))
+        assert total is not None
+        return total
+
+    return tangent
 
 
 def _front(tensor: Tensor, axis: int | None, size: int) -> Tensor:
@@ -374,7 +378,7 @@ conv_grad_weight: Callable[..., Tensor] = family.add(
         fake=_fake_grad_weight,
         flops=_flops_grad_weight,
         gradient=_grad_weight_gradient,
-        tangent=_grad_weight_tangent,
+        tangent=bilinear_tangent(lambda: conv_grad_weight),
         fold=_grad_weight_fold,
     )
 )

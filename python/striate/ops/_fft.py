@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .._call import Request, call, dense, words
 from . import _composed, _cuda
-from ._convolution import _front, _into_channels, _sum
+from ._convolution import _front, _into_channels, bilinear_tangent
 from ._family import Family, Member, Statics
 
 Ints = Sequence[int]
@@ -124,30 +124,23 @@ def _grad_kernel_gradient(
     return dg, dx
 
 
-def _bilinear_tangent(member: Any) -> Any:
-    def tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
-        (a, b), (ta, tb) = tensors, tangents
-        by_a = None if ta is None else member()(ta, b, *statics)
-        by_b = None if tb is None else member()(a, tb, *statics)
-        total = _sum((by_a, by_b))
-        assert total is not None
-        return total
+def filtered_fold(member: Any) -> Any:
+    """vmap of an operator of maps and one filter for each channel: as samples, or as channels with their filters."""
 
-    return tangent
+    def fold(
+        size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
+    ) -> tuple[Tensor, int]:
+        x, k = tensors
+        assert x is not None and k is not None
+        if axes[1] is None:
+            batched = _front(x, axes[0], size)
+            return member()(batched.flatten(0, 1), k, *statics).unflatten(0, batched.shape[:2]), 0
+        folded, kernels = _into_channels(x, axes[0], size), _front(k, axes[1], size)
+        channels = folded.shape[1] // size
+        kernels = kernels.expand(size, channels, *kernels.shape[2:]).flatten(0, 1)
+        return member()(folded, kernels, *statics).unflatten(1, (size, channels)).movedim(1, 0), 0
 
-
-def _conv_fold(
-    size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
-) -> tuple[Tensor, int]:
-    x, k = tensors
-    assert x is not None and k is not None
-    if axes[1] is None:
-        batched = _front(x, axes[0], size)
-        return fft_conv(batched.flatten(0, 1), k, *statics).unflatten(0, batched.shape[:2]), 0
-    folded, kernels = _into_channels(x, axes[0], size), _front(k, axes[1], size)
-    channels = folded.shape[1] // size
-    kernels = kernels.expand(size, channels, *kernels.shape[2:]).flatten(0, 1)
-    return fft_conv(folded, kernels, *statics).unflatten(1, (size, channels)).movedim(1, 0), 0
+    return fold
 
 
 def _grad_kernel_fold(
@@ -187,8 +180,8 @@ fft_conv: Callable[..., Tensor] = family.add(
         fake=_fake_conv,
         flops=_flops_conv,
         gradient=_conv_gradient,
-        tangent=_bilinear_tangent(lambda: fft_conv),
-        fold=_conv_fold,
+        tangent=bilinear_tangent(lambda: fft_conv),
+        fold=filtered_fold(lambda: fft_conv),
         cpu=_conv,
         cuda=_cuda.row_or(_request, _composed.fft_conv),
     )
@@ -203,7 +196,7 @@ fft_conv_grad_kernel: Callable[..., Tensor] = family.add(
         fake=_fake_grad_kernel,
         flops=_flops_grad_kernel,
         gradient=_grad_kernel_gradient,
-        tangent=_bilinear_tangent(lambda: fft_conv_grad_kernel),
+        tangent=bilinear_tangent(lambda: fft_conv_grad_kernel),
         fold=_grad_kernel_fold,
         cpu=_grad_kernel,
         cuda=_cuda.row_or(_grad_kernel_request, _composed.fft_conv_grad_kernel),

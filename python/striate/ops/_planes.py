@@ -17,8 +17,9 @@ from torch import Tensor
 
 from .._call import call, dense, words
 from .._listen import leave_to_torch
-from ._convolution import _front, _into_channels, _sum
+from ._convolution import _into_channels, bilinear_tangent
 from ._family import Family, Member, Statics
+from ._fft import filtered_fold
 
 Maybe = Tensor | None
 # Planes of more would not stay in the second-level cache, a dozen and more at a time.
@@ -108,34 +109,6 @@ def _grad_gradient(tensors: Sequence[Maybe], statics: Statics, grad: Tensor, wan
     )
 
 
-def _tangent(member: Any) -> Any:
-    def tangent(tensors: Sequence[Maybe], statics: Statics, tangents: Sequence[Maybe]) -> Tensor:
-        (a, b), (ta, tb) = tensors, tangents
-        total = _sum(
-            (
-                None if ta is None else member()(ta, b, *statics),
-                None if tb is None else member()(a, tb, *statics),
-            )
-        )
-        assert total is not None
-        return total
-
-    return tangent
-
-
-def _filter_fold(
-    size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
-) -> tuple[Tensor, int]:
-    x, w = tensors
-    assert x is not None and w is not None
-    if axes[1] is None:
-        batched = _front(x, axes[0], size)
-        return filter_planes(batched.flatten(0, 1), w, *statics).unflatten(0, batched.shape[:2]), 0
-    folded, weights = _into_channels(x, axes[0], size), _front(w, axes[1], size)
-    y = filter_planes(folded, weights.flatten(0, 1), *statics)
-    return y.unflatten(1, (size, folded.shape[1] // size)).movedim(1, 0), 0
-
-
 def _grad_fold(
     size: int, axes: Sequence[int | None], tensors: Sequence[Maybe], statics: Statics
 ) -> tuple[Tensor, int]:
@@ -161,8 +134,8 @@ filter_planes: Callable[..., Tensor] = family.add(
         fake=_fake_filter,
         flops=_flops,
         gradient=_filter_gradient,
-        tangent=_tangent(lambda: filter_planes),
-        fold=_filter_fold,
+        tangent=bilinear_tangent(lambda: filter_planes),
+        fold=filtered_fold(lambda: filter_planes),
         cpu=_filter,
         cuda=_by_torch,
     )
@@ -176,7 +149,7 @@ filter_planes_grad: Callable[..., Tensor] = family.add(
         fake=_fake_grad,
         flops=_flops,
         gradient=_grad_gradient,
-        tangent=_tangent(lambda: filter_planes_grad),
+        tangent=bilinear_tangent(lambda: filter_planes_grad),
         fold=_grad_fold,
         cpu=_grad,
         cuda=_grad_by_torch,
