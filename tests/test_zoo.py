@@ -55,14 +55,12 @@ def thin(row: zoo.Row, most: int = 2) -> dict[str, Any]:
 
 def shape_of(row: zoo.Row) -> tuple[int, ...]:
     """A small input: one sample, the row's channels (none where it is tokens), short axes."""
-    if row.family == "SampleCNN":
-        return (1, 1, 59049)
+    if row.fixed:
+        return (1, row.channels, *row.size)
     if row.skeleton == "UNet" and len(row.size) == 3:
         return (1, row.channels, 32, 64, 32)
     if len(row.size) == 3:
         return (1, row.channels, min(row.size[0], 16), 32, 32)
-    if row.family == "RandFormer":
-        return (1, 3, *row.size)
     side = SIDES.get(row.family, SMALL.get(row.skeleton, 64))
     return (1, *([row.channels] if row.channels else []), *(min(n, side) for n in row.size))
 

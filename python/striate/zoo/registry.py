@@ -39,6 +39,7 @@ class Row:
         accuracy: published top-1 on ImageNet-1k in percent, or the paper's own measure.
         classes: outputs of the classifier; 0 for networks without one.
         channels: input channels; 0 where the input is tokens, ``classes`` different ones.
+        fixed: whether the network takes inputs of ``size`` alone.
     """
 
     family: str
@@ -54,10 +55,11 @@ class Row:
     accuracy: str = ""
     classes: int = 1000
     channels: int = 3
+    fixed: bool = False
 
     def example(self, batch: int = 1, most: int = 96) -> Tensor:
-        """A random input whose axes are no longer than ``most``: maps, or tokens [batch, length]."""
-        extents = [min(n, most) for n in self.size]
+        """A random input whose axes are no longer than ``most`` unless they must: maps, or tokens [batch, length]."""
+        extents = [n if self.fixed else min(n, most) for n in self.size]
         if not self.channels:
             return torch.randint(self.classes, (batch, *extents))
         return torch.randn(batch, self.channels, *extents)

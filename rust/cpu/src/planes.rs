@@ -6,9 +6,10 @@
 use crate::frame::{Frame, Lanes, Strides, Track};
 use crate::tiling::{Mode, correlation};
 use std::ops::Range;
-use striate_core::{Accumulator, Axis, Layout, Pass, Problem};
+use striate_core::{Accumulator, Axis, Layout, Pass, Problem, Sweep};
 use striate_simd::Simd;
 use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights};
+use striate_simd::turn::Turn;
 
 /// Rows above which a plane is large enough for boxes, and for threads to share.
 const ROWS: i64 = 64;
@@ -20,65 +21,194 @@ const TAPS: i64 = 8;
 pub fn takes(problem: &Problem, lanes: i64) -> bool {
     let g = &problem.geometry;
     let [deep, rows, columns] = g.axes();
-    let flat = deep.source(problem.pass) == 1 && deep.extent(problem.pass) == 1 && deep.kernel() == 1;
-    let within = |axis: &Axis, most: i64| axis.source(problem.pass).max(axis.extent(problem.pass)) <= most;
-    let narrow = within(columns, 2 * lanes) && within(rows, ROWS);
-    let small = [rows, columns].iter().all(|axis| axis.stride() == 1 && axis.kernel() <= TAPS);
+    let pass = if problem.pass == Pass::Dw { Pass::Fwd } else { problem.pass };
+    let sizes = |axis: &Axis| [axis.source(pass), axis.extent(pass)];
+    let flat = sizes(deep) == [1, 1] && deep.kernel() == 1;
+    let narrow = sizes(columns).iter().all(|&size| size <= 2 * lanes * columns.stride())
+        && sizes(columns).iter().any(|&size| size <= 2 * lanes)
+        && sizes(rows).iter().all(|&size| size <= ROWS);
+    let small = [rows, columns].iter().all(|axis| (axis.stride()..=TAPS).contains(&axis.kernel()));
+    let strided = [rows, columns].iter().all(|axis| axis.stride() <= 2 && (axis.stride() == 1 || axis.dilation() == 1));
     let own = problem.dtype == problem.dtype.accumulator();
     let plain = problem.layout == Layout::Nchw && g.c_in() == 1 && g.c_out() == 1;
-    problem.pass != Pass::Dw && flat && narrow && small && own && plain
+    flat && narrow && small && strided && own && plain
 }
 
-/// How to produce planes.
-pub struct Planes<A, I> {
-    pub correlation: Correlation<A, I>,
-    /// Offset of the first tap of a plane's first position.
-    base: isize,
-    src: usize,
-    out: usize,
+/// How to produce planes with vectors that suit their width: half a vector is done in less time than a whole one.
+pub enum Planes<A: Accumulator, I: Simd<A>> {
+    Whole(Width<A, I>),
+    Half(Width<A, I::Half>),
 }
 
 impl<A: Accumulator, I: Simd<A>> Planes<A, I> {
     /// For a problem that [`takes`] admits.
-    pub fn new(tracks: &[Track; 3], (src, out): (&Strides, &Strides)) -> Self {
-        let sweeps = [0, 1, 2].map(|a| tracks[a].sweeps[0]);
-        let counts = [0, 1, 2].map(|a| tracks[a].outs);
-        let phase = (&sweeps, counts, [0; 3], [None, Some(tracks[1].source), None]);
-        let frame = Frame::of_tensor(src, Lanes::Width);
-        let mut offsets = correlation::<A, I>(Mode::Rows, &frame, phase, [out.axis[0], out.axis[1], 1]);
-        let along = &sweeps[2];
-        let real = |column: usize, tap: i64| -> Range<usize> {
-            let first = column as i64 + along.src0 + tap * along.reach_step;
-            let lane = |position: i64| (position - first).clamp(0, I::LANES as i64) as usize;
-            lane(0)..lane(tracks[2].source)
-        };
-        let columns = offsets.tiles.iter().map(|tile| counts[2] - tile.lanes);
-        offsets.edges = columns.flat_map(|column| (0..along.taps).map(move |tap| real(column, tap))).collect();
-        offsets.bounded = true;
-        Planes {
-            correlation: Correlation::new(offsets),
-            base: sweeps[1].src0 as isize * src.axis[1] as isize + along.src0 as isize,
+    pub fn new(tracks: &[Track; 3], strides: (&Strides, &Strides)) -> Self {
+        if tracks[2].outs <= I::Half::LANES {
+            Planes::Half(Width::new(tracks, strides))
+        } else {
+            Planes::Whole(Width::new(tracks, strides))
+        }
+    }
+
+    /// Kernel positions in the order of the weights, for every sweep of rows.
+    pub fn order(&self) -> Vec<Vec<[i64; 3]>> {
+        match self {
+            Planes::Whole(width) => width.order(),
+            Planes::Half(width) => width.order(),
+        }
+    }
+
+    /// Produces `count` planes, the first of which begins at `at` in the source and at the destination; `starts` says where
+    /// the weights of a sweep begin.
+    pub fn run(
+        &self,
+        isa: I,
+        count: usize,
+        src: (&[A], usize),
+        weights: (&[A], &[usize], &[A]),
+        dst: &mut [A],
+    ) {
+        match self {
+            Planes::Whole(width) => width.run(isa, count, src, weights, dst),
+            Planes::Half(width) => width.run(isa.half(), count, src, weights, dst),
+        }
+    }
+}
+
+/// Vectors of one width.
+pub struct Width<A, I> {
+    /// One for every sweep of rows.
+    phases: Vec<Phase<A, I>>,
+    /// Kernel column of every other tap.
+    columns: Vec<i64>,
+    src: usize,
+    out: usize,
+}
+
+/// The rows of one sweep.
+struct Phase<A, I> {
+    correlation: Correlation<A, I>,
+    rows: Sweep,
+    /// Offset of the first tap of the first position in a plane.
+    base: isize,
+    /// Offset of the first position in a produced plane.
+    dst: usize,
+}
+
+/// A tap along a row.
+struct Tap {
+    /// Source column of the first lane.
+    first: i64,
+    turn: Turn,
+    kernel: i64,
+}
+
+/// The taps of all sweeps of columns.
+fn taps(track: &Track) -> Vec<Tap> {
+    let turn = |sweep: &Sweep| match (sweep.src_step, sweep.out_step, sweep.out0) {
+        (1, 1, _) => Turn::None,
+        (_, 1, _) => Turn::Evens,
+        (_, _, 0) => Turn::Early,
+        _ => Turn::Late,
+    };
+    let along = |sweep: &Sweep| {
+        let (sweep, turn) = (*sweep, turn(sweep));
+        (0..sweep.taps).map(move |t| Tap {
+            first: sweep.src0 + t * sweep.reach_step,
+            turn,
+            kernel: sweep.tap0 + t * sweep.tap_step,
+        })
+    };
+    track.sweeps.iter().flat_map(along).collect()
+}
+
+/// Which of some numbers from position `first` on are inside the source.
+pub fn real(first: i64, source: i64, numbers: usize) -> Range<usize> {
+    let number = |position: i64| (position - first).clamp(0, numbers as i64) as usize;
+    number(0)..number(source)
+}
+
+impl<A: Accumulator, I: Simd<A>> Width<A, I> {
+    fn new(tracks: &[Track; 3], (src, out): (&Strides, &Strides)) -> Self {
+        let taps = taps(&tracks[2]);
+        let phases = tracks[1].sweeps.iter().map(|rows| Phase {
+            correlation: Self::correlation(tracks, rows, &taps, (src, out)),
+            rows: *rows,
+            base: rows.src0 as isize * src.axis[1] as isize + tracks[2].origin as isize,
+            dst: rows.out0 as usize * out.axis[1],
+        });
+        Width {
+            phases: phases.collect(),
+            columns: taps.iter().map(|tap| tap.kernel).collect(),
             src: src.channel,
             out: out.channel,
         }
     }
 
-    /// Produces `count` planes, the first of which begins at `at` in the source and at the destination.
-    pub fn run(&self, isa: I, count: usize, (src, at): (&[A], usize), (weights, start): (&[A], &[A]), dst: &mut [A]) {
-        let each = self.correlation.weight_order().count();
-        let job = Job {
-            src,
-            base: self.base + at as isize,
-            items: count,
-            apart: Apart { src: self.src, dst: self.out, weights: each },
-            weights: Weights::Scalar(weights),
-            start: Start::Each(start),
-            others: 0..self.correlation.others(),
-            lanes: usize::MAX,
-            live: None,
-            ahead: &[],
-            dst,
+    /// All columns of the rows of a sweep.
+    fn correlation(
+        tracks: &[Track; 3],
+        rows: &Sweep,
+        taps: &[Tap],
+        (src, out): (&Strides, &Strides),
+    ) -> Correlation<A, I> {
+        let [deep, _, columns] = tracks;
+        let sweeps = [deep.sweeps[0], *rows, columns.sweeps[0]];
+        let counts = [1, rows.outs as usize, columns.outs];
+        let phase = (&sweeps, counts, [0; 3], [None, Some(tracks[1].source), None]);
+        let frame = Frame::of_tensor(src, Lanes::Width);
+        let to = [0, out.axis[1] * tracks[1].out_step, 1];
+        let mut offsets = correlation::<A, I>(Mode::Rows, &frame, phase, to);
+        let numbers = I::LANES * columns.src_step() / columns.out_step;
+        for tile in &mut offsets.tiles {
+            // Where the lanes of a tile start in the source, after one number for each of them was allowed.
+            let column = counts[2] - tile.lanes;
+            tile.src = tile.src + column * columns.src_step() / columns.out_step - column;
+            let from = (column * columns.src_step() / columns.out_step) as i64;
+            offsets.edges.extend(taps.iter().map(|tap| real(tap.first + from, columns.source, numbers)));
+        }
+        offsets.others = taps.iter().map(|tap| (tap.first - columns.origin) as usize).collect();
+        offsets.split = taps.len();
+        if taps.iter().any(|tap| tap.turn != Turn::None) {
+            offsets.turns = taps.iter().map(|tap| tap.turn).collect();
+        }
+        offsets.bounded = true;
+        Correlation::new(offsets)
+    }
+
+    fn order(&self) -> Vec<Vec<[i64; 3]>> {
+        let of = |phase: &Phase<A, I>| {
+            let row = |shared: usize| phase.rows.tap0 + shared as i64 * phase.rows.tap_step;
+            let order = phase.correlation.weight_order();
+            order.map(|(other, shared)| [0, row(shared), self.columns[other]]).collect()
         };
-        self.correlation.run(isa, job);
+        self.phases.iter().map(of).collect()
+    }
+
+    fn run(
+        &self,
+        isa: I,
+        count: usize,
+        (src, at): (&[A], usize),
+        (weights, starts, start): (&[A], &[usize], &[A]),
+        dst: &mut [A],
+    ) {
+        let each = starts[self.phases.len()];
+        for (phase, from) in self.phases.iter().zip(starts) {
+            let job = Job {
+                src,
+                base: phase.base + at as isize,
+                items: count,
+                apart: Apart { src: self.src, dst: self.out, weights: each },
+                weights: Weights::Scalar(&weights[*from..]),
+                start: Start::Each(start),
+                others: 0..phase.correlation.others(),
+                lanes: usize::MAX,
+                live: None,
+                ahead: &[],
+                dst: &mut dst[phase.dst..],
+            };
+            phase.correlation.run(isa, job);
+        }
     }
 }

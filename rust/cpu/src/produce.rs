@@ -55,7 +55,7 @@ struct BandKind<A, I> {
 }
 
 /// The compiled program.
-pub struct Produce<S: Scalar, I> {
+pub struct Produce<S: Scalar, I: Convert<S>> {
     problem: Problem,
     lanes: Lanes,
     mode: Mode,
@@ -133,7 +133,9 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             isa,
             stored: PhantomData,
         };
-        made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
+        if made.planes.is_none() {
+            made.kinds = bands.sizes().into_iter().map(|size| made.kind(size)).collect();
+        }
         made.weights = made.weight_order(summed as usize, per_item);
         made.cut_parts(items, per_item);
         made
@@ -195,24 +197,29 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         if self.target == Target::Tensor { 0 } else { size[0] * self.destination(size).0[0] }
     }
 
+    /// Kernel positions of the packed weights of a phase.
+    fn taps(&self, phase: &Phase<S::Acc, I>) -> Vec<[i64; 3]> {
+        let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[phase.sweep[a]]);
+        let order = phase.correlation.weight_order();
+        let taps = order.map(|(other, shared)| self.mode.taps(&sweeps, <I as Simd<S::Acc>>::LANES, other, shared));
+        taps.map(|taps| [0, 1, 2].map(|a| sweeps[a].tap0 + taps[a] as i64 * sweeps[a].tap_step)).collect()
+    }
+
     /// Kernel position of every packed weight of all phases, in order.
     fn weight_order(&self, summed: usize, width: usize) -> Weights {
         let kernel = self.problem.geometry.axes().map(|a| a.kernel() as usize);
         let mut order = Vec::new();
         let mut starts = Vec::new();
-        let planes = self.planes.as_ref().map(|planes| ([0; 3], &planes.correlation, Mode::Rows));
-        let boxes = self.kinds[0].phases.iter().map(|phase| (phase.sweep, &phase.correlation, self.mode));
-        for (sweep, correlation, mode) in planes.into_iter().chain(boxes) {
-            let sweeps = [0, 1, 2].map(|a| self.tracks[a].sweeps[sweep[a]]);
+        let phases: Vec<Vec<[i64; 3]>> = match &self.planes {
+            Some(planes) => planes.order(),
+            None => self.kinds[0].phases.iter().map(|phase| self.taps(phase)).collect(),
+        };
+        for phase in phases {
             starts.push(order.len());
-            order.extend(correlation.weight_order().map(|(other, shared)| {
-                let taps = mode.taps(&sweeps, <I as Simd<S::Acc>>::LANES, other, shared);
-                let [k0, k1, k2] = [0, 1, 2].map(|a| (sweeps[a].tap0 + taps[a] as i64 * sweeps[a].tap_step) as usize);
+            order.extend(phase.iter().map(|at| {
+                let [k0, k1, k2] = at.map(|k| k as usize);
                 (k0 * kernel[1] + k1) * kernel[2] + k2
             }));
-            if self.planes.is_some() {
-                break;
-            }
         }
         starts.push(order.len());
         let g = &self.problem.geometry;
@@ -288,7 +295,8 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             let at = n * self.src.sample + item * self.src.channel;
             let to = n * self.out.sample + item * self.out.channel - self.bounds[index];
             let weights = &packed.weights[item * self.weights.item()..];
-            planes.run(self.isa, items, (source, at), (weights, &packed.bias[item..]), &mut own[to..]);
+            let weights = (weights, &self.weights.starts[..], &packed.bias[item..]);
+            planes.run(self.isa, items, (source, at), weights, &mut own[to..]);
             return;
         }
         for band in band..band + bands {

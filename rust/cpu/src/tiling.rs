@@ -141,10 +141,9 @@ impl Phase<'_> {
             pitch: I::LANES,
             share: 1,
             dst_pitch: I::LANES,
-            bounded: false,
-            edges: Vec::new(),
             lane_step: I::LANES,
             tiles: columns::<A, I>(counts, (self.frame.shift(1, sweeps[1].src_step as usize), self.dst[1])),
+            ..Offsets::default()
         }
     }
 
@@ -183,10 +182,8 @@ impl Phase<'_> {
             pitch: self.frame.shift(shared, sweep.reach_step as usize),
             share,
             dst_pitch: class * self.dst[shared],
-            bounded: false,
-            edges: Vec::new(),
-            lane_step: 0,
             tiles: walk.tiles(&across, I::REGISTERS),
+            ..Offsets::default()
         }
     }
 }

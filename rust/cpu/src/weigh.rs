@@ -5,13 +5,16 @@
 //! splits are summed in order, so that the bits do not depend on the number of threads.
 
 pub mod placed;
+mod planes;
 mod steps;
 
 use crate::frame::{Bands, Frame, Lanes, Strides, TOGETHER, Track, tracks};
 use crate::interior::readable;
 use crate::load::{Channels, Cut, load, positions};
+use crate::planes::takes;
 use crate::tiling::Mode;
 use std::marker::PhantomData;
+use planes::Planes;
 use std::ops::Range;
 use steps::{steps, tap_grid};
 use striate_core::geometry::Role;
@@ -79,7 +82,7 @@ impl Interior {
 }
 
 /// The compiled program.
-pub struct Weigh<S: Scalar, I> {
+pub struct Weigh<S: Scalar, I: Convert<S>> {
     problem: Problem,
     lanes: Lanes,
     mode: Mode,
@@ -92,8 +95,9 @@ pub struct Weigh<S: Scalar, I> {
     input: Strides,
     /// Whether gradient lines are read from the tensor as they are.
     direct: bool,
-    /// Whether source lines are.
+    /// Whether source lines are, with lanes of channels or of columns.
     interior: Option<Interior>,
+    planes: Option<Planes<S::Acc, I>>,
     splits: usize,
     isa: I,
     stored: PhantomData<S>,
@@ -113,10 +117,12 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             };
         let pairs = grad.channels * problem.geometry.c_in() as usize;
         let items = pairs.div_ceil(if lanes == Lanes::Channels { width } else { 1 });
-        let mode = Mode::choose(&tracks, lanes, width);
+        let fits = lanes == Lanes::Width && takes(problem, width as i64);
+        let planes = fits.then(|| Planes::new(&tracks, (&grad, &input)));
+        let mode = if fits { Mode::Rows } else { Mode::choose(&tracks, lanes, width) };
         let small = tracks[2].sweeps[0].taps as usize <= most_taps(I::REGISTERS);
         let inside = direct && small && lanes == Lanes::Channels && readable(mode, &tracks, [&grad, &input], width);
-        let bands = if inside {
+        let bands = if inside || fits {
             Bands::whole(&tracks)
         } else {
             Bands::new(&tracks, lanes, width, items * problem.geometry.batch() as usize)
@@ -136,11 +142,14 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             input,
             direct,
             interior: None,
+            planes,
             splits,
             isa,
             stored: PhantomData,
         };
-        made.kinds = made.bands.sizes().into_iter().map(|size| made.kind(mode, size, inside)).collect();
+        if !fits {
+            made.kinds = made.bands.sizes().into_iter().map(|size| made.kind(mode, size, inside)).collect();
+        }
         made.order = made.sum_order(mode);
         if inside {
             let gather = &made.kinds[0].gather;
@@ -251,6 +260,14 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 self.inside(interior, (n, channel, count), grad, input, sums);
                 continue;
             }
+            if let Some(planes) = &self.planes {
+                self.ahead(unit + 1..to, (channel, source), grad, input);
+                let own = |numbers| S::as_accumulators(numbers).expect("chosen for types that are their own");
+                let lines = own(&grad[n * self.grad.sample + channel * self.grad.channel..]);
+                let at = n * self.input.sample + source * self.input.channel;
+                planes.add(self.isa, lines, (own(input), at), sums);
+                continue;
+            }
             let (start, size) = self.bands.band(band);
             let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
             let (packed, boxes) = scratch.split_at_mut(self.together() * kind.grad.len);
@@ -290,7 +307,10 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             }
         }
         for (sums, out) in sums.chunks(each).zip(part.out.chunks_mut(self.width() * self.taps())) {
-            self.finish(sums, out);
+            match self.planes {
+                Some(Planes::Half(_)) => self.finish(self.isa.half(), sums, out),
+                _ => self.finish(self.isa, sums, out),
+            }
         }
     }
 
@@ -370,8 +390,8 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
     }
 
     /// From sums to kernel positions: lanes are summed, or are channels.
-    fn finish(&self, sums: &[S::Acc], out: &mut [S::Acc]) {
-        let width = <I as Simd<S::Acc>>::LANES;
+    fn finish<J: Simd<S::Acc>>(&self, isa: J, sums: &[S::Acc], out: &mut [S::Acc]) {
+        let width = J::LANES;
         let taps = self.taps();
         for (vector, position) in sums.chunks_exact(width).zip(&self.order) {
             let Some(position) = *position else { continue };
@@ -381,7 +401,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 }
             } else {
                 let mut sum = [S::Acc::default()];
-                reduce(self.isa, vector, &mut sum);
+                reduce(isa, vector, &mut sum);
                 out[position] = sum[0];
             }
         }

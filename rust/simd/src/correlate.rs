@@ -10,6 +10,7 @@ mod run;
 
 use crate::isa::Simd;
 use crate::tiles::{chunks, most_taps};
+use crate::turn::Turn;
 use run::Run;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -34,6 +35,7 @@ pub struct Tile {
 }
 
 /// The offsets of a correlation, before they are checked.
+#[derive(Default)]
 pub struct Offsets {
     /// Source offsets of the taps outside the shared direction.
     pub others: Vec<usize>,
@@ -49,9 +51,11 @@ pub struct Offsets {
     pub dst_pitch: usize,
     /// Whether lines that are not real must not be read; else they are read where leaving them out does not pay.
     pub bounded: bool,
-    /// Lanes of the source that may be read for every tile and other tap, in this order, where not all may; the
+    /// Numbers of the source that may be read for every tile and other tap, in this order, where not all may; the
     /// others count as zeros.
     pub edges: Vec<Range<usize>>,
+    /// How they become lanes, for every other tap; nothing where they are lanes as they lie. Needs `edges`.
+    pub turns: Vec<Turn>,
     /// Each further accumulator stores this many lanes fewer than `Tile::lanes`.
     pub lane_step: usize,
     /// The tiles.
@@ -146,6 +150,7 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         let (mut reach, mut read) = ((0, 0), (usize::MAX, 0));
         let edged = !offsets.edges.is_empty();
         assert!(!edged || offsets.bounded && offsets.edges.len() == offsets.tiles.len() * offsets.others.len());
+        assert!(offsets.turns.is_empty() || edged && offsets.turns.len() == offsets.others.len());
         for (number, tile) in offsets.tiles.iter_mut().enumerate() {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;

@@ -6,6 +6,7 @@
 
 use crate::isa::{Simd, Task};
 use crate::tiles::{chunks, meet, ones, unrolled};
+use crate::turn::{Lines, Turn};
 use std::marker::PhantomData;
 use std::ops::Range;
 use striate_core::Accumulator;
@@ -24,19 +25,14 @@ pub struct Step {
     pub lanes: (usize, usize),
     /// Position of the first source line along the shared direction.
     pub line: usize,
+    /// The first of its `Offsets::edges`.
+    pub edges: usize,
 }
 
 /// Numbers of gradient lines that may share loads, largest first, by register count.
 pub const fn line_counts(registers: usize) -> &'static [usize] {
     if registers >= 32 { &[7, 4, 1] } else { &[4, 1] }
 }
-
-/// What is left out of a vector.
-const NOTHING: u8 = 0;
-/// Lanes of the gradient.
-const GRADIENT: u8 = 1;
-/// Lanes of the gradient and the source.
-const BOTH: u8 = 2;
 
 /// The offsets of a weight gradient, before they are checked.
 pub struct Offsets {
@@ -58,6 +54,10 @@ pub struct Offsets {
     pub reach: usize,
     /// Whether only source lines that are real may be read. Memory must then lie as far apart as positions do.
     pub bounded: bool,
+    /// Numbers of the source that may be read for every step and other tap, where not all may; the others count as zeros.
+    pub edges: Vec<Range<usize>>,
+    /// How numbers become lanes; needs `edges`.
+    pub turn: Turn,
 }
 
 impl Offsets {
@@ -91,6 +91,8 @@ pub struct Job<'a, A> {
 pub struct Gather<A, I> {
     offsets: Offsets,
     src_reach: usize,
+    /// What is read of the first source line, over all steps and other taps that have edges.
+    read: Range<usize>,
     grad_reach: usize,
     /// The same without the lanes.
     grad_base: usize,
@@ -122,9 +124,19 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
             reach.2 = reach.2.max(step.grad + (step.lines - 1) * offsets.grad_pitch);
         }
         let src_reach = if offsets.bounded { 0 } else { reach.0 };
+        let edged = !offsets.edges.is_empty();
+        assert!(if edged { offsets.bounded } else { offsets.turn == Turn::None }, "edges bound what is read");
+        let mut read = usize::MAX..0;
+        for step in offsets.steps.iter().filter(|_| edged) {
+            let mine = &offsets.edges[step.edges..][..offsets.others.len()];
+            for (other, numbers) in offsets.others.iter().zip(mine).filter(|(_, numbers)| !numbers.is_empty()) {
+                let from = step.src - offsets.at(step.line) + other;
+                read = read.start.min(from + numbers.start)..read.end.max(from + numbers.end);
+            }
+        }
         let ordered = || offsets.steps.is_sorted_by_key(|step| step.src - offsets.at(step.line));
-        assert!(!offsets.bounded || ordered(), "steps lie in the order of their rows");
-        Gather { offsets, src_reach, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
+        assert!(!offsets.bounded || edged || ordered(), "steps lie in the order of their rows");
+        Gather { offsets, src_reach, read, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
     }
 
     /// Numbers of source memory a run needs, unless it is bounded.
@@ -155,8 +167,11 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         assert!(reach <= job.grad.len() || steps.is_empty(), "gradient of {} is short of {reach}", job.grad.len());
         assert!(self.sums() <= job.sums.len(), "sums of {} are short of {}", job.sums.len(), self.sums());
         let (near, far) = (others.iter().min().copied().unwrap_or(0), others.iter().max().copied().unwrap_or(0));
-        let (from, to) = if self.offsets.bounded {
-            let at = |line: usize| self.offsets.at(line);
+        let at = |line: usize| self.offsets.at(line);
+        let edged = !self.offsets.edges.is_empty();
+        let (from, to) = if edged {
+            (self.read.start.saturating_add(at(job.real.start)), self.read.end + at(job.real.end.saturating_sub(1)))
+        } else if self.offsets.bounded {
             let row = |step: Option<&Step>| step.map_or(0, |step| step.src - at(step.line));
             let last = at(job.real.end.saturating_sub(1)) + I::LANES;
             (row(steps.first()) + near + at(job.real.start), row(steps.last()) + far + last)
@@ -164,7 +179,7 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
             (0, self.src_reach)
         };
         let (from, to) = (job.base + from as isize, job.base + to as isize);
-        let none = others.is_empty() || job.real.is_empty();
+        let none = others.is_empty() || job.real.is_empty() || edged && self.read.is_empty();
         assert!(
             none || from >= 0 && to <= job.src.len() as isize,
             "source of {} does not hold {from}..{to}",
@@ -287,12 +302,11 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         }
         // SAFETY: passed on unchanged.
         unsafe {
-            if step.lanes.0 > 0 {
-                self.step::<T, C, L, SHARE, GRADIENT>(isa, (step, real), others, acc);
-            } else if step.lanes.1.min(self.lanes) < I::LANES {
-                self.step::<T, C, L, SHARE, BOTH>(isa, (step, real), others, acc);
+            let whole = step.lanes.0 == 0 && step.lanes.1.min(self.lanes) == I::LANES;
+            if whole && self.plan.offsets.edges.is_empty() {
+                self.step::<T, C, L, SHARE, false>(isa, (step, real), others, acc);
             } else {
-                self.step::<T, C, L, SHARE, NOTHING>(isa, (step, real), others, acc);
+                self.step::<T, C, L, SHARE, true>(isa, (step, real), others, acc);
             }
         }
     }
@@ -300,7 +314,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     /// # Safety
     /// The step must be inside the reach.
     #[inline(always)]
-    unsafe fn step<const T: usize, const C: usize, const L: usize, const SHARE: usize, const OUT: u8>(
+    unsafe fn step<const T: usize, const C: usize, const L: usize, const SHARE: usize, const MASKED: bool>(
         &self,
         isa: I,
         (step, real): (&Step, u32),
@@ -313,9 +327,27 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         let mut g = [isa.splat(A::default()); L];
         for (a, slot) in g.iter_mut().enumerate() {
             // SAFETY: the caller vouches for the step's gradient lines.
-            *slot = unsafe { read::<A, I>(isa, OUT != NOTHING, grad.wrapping_add(a * offsets.grad_pitch), mask) };
+            *slot = unsafe { read::<A, I>(isa, MASKED, grad.wrapping_add(a * offsets.grad_pitch), mask) };
         }
-        let mut line = self.memory.1.wrapping_add(step.src + self.first * offsets.pitch);
+        let mut pitch = offsets.pitch;
+        let first = self.memory.1.wrapping_add(step.src + self.first * pitch);
+        let mut from = others.map(|other| first.wrapping_add(other));
+        let mut masks = [mask; C];
+        let mut lines = [const { Lines::<I::V, 19>::new() }; C];
+        if MASKED && !offsets.edges.is_empty() {
+            let edges = &offsets.edges[step.edges + self.other..][..C];
+            for (d, numbers) in edges.iter().enumerate() {
+                masks[d] = isa.mask(numbers.start, numbers.end);
+                if offsets.turn != Turn::None {
+                    // SAFETY: what the edges have of real lines is inside the reach; no others are used below.
+                    from[d] = unsafe { lines[d].fill(isa, offsets.turn, (from[d], pitch), numbers, real) };
+                    masks[d] = isa.mask(0, I::LANES);
+                }
+            }
+            pitch = if offsets.turn == Turn::None { pitch } else { I::LANES };
+        } else if MASKED && step.lanes.0 > 0 {
+            masks = [isa.mask(0, I::LANES); C];
+        }
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
             if N < T + (L - 1) * SHARE {
                 if real >> N & 1 != 0 {
@@ -323,7 +355,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
                         if D < C {
                             let d = if D < C { D } else { 0 };
                             // SAFETY: the caller vouches for the step's real source lines.
-                            let x = unsafe { read::<A, I>(isa, OUT == BOTH, line.wrapping_add(others[d]), mask) };
+                            let x = unsafe { read::<A, I>(isa, MASKED, from[d].wrapping_add(N * pitch), masks[d]) };
                             unrolled!(P in [0 1 2 3 4 5 6] {
                                 if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
                                     acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
@@ -332,7 +364,6 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
                         }
                     });
                 }
-                line = line.wrapping_add(offsets.pitch);
             }
         });
     }

@@ -30,11 +30,15 @@ pub trait Simd<A: Accumulator>: Isa {
     type V: Copy;
     /// A choice of neighbouring lanes.
     type M: Copy;
+    /// Vectors of half the width where the processor has them, else the same.
+    type Half: Simd<A>;
     /// Numbers in a vector.
     const LANES: usize;
     /// Vector registers of the processor.
     const REGISTERS: usize;
 
+    /// The token of [`Simd::Half`].
+    fn half(self) -> Self::Half;
     /// The same value in all lanes.
     fn splat(self, value: A) -> Self::V;
     /// `a * b + c`.

@@ -22,6 +22,7 @@ pub mod sheets;
 mod stockham;
 pub mod sums;
 mod tiles;
+pub mod turn;
 pub mod wave;
 pub mod windows;
 

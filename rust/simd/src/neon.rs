@@ -27,8 +27,13 @@ macro_rules! simd {
         impl Simd<$acc> for Neon {
             type V = $v;
             type M = (usize, usize);
+            type Half = Self;
             const LANES: usize = $lanes;
             const REGISTERS: usize = 32;
+            #[inline(always)]
+            fn half(self) -> Self {
+                self
+            }
             #[inline(always)]
             fn splat(self, value: $acc) -> $v {
                 // SAFETY: the token proves the feature.

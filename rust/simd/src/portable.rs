@@ -22,9 +22,14 @@ impl Isa for Portable {
 impl<A: Accumulator> Simd<A> for Portable {
     type V = [A; LANES];
     type M = (usize, usize);
+    type Half = Self;
     const LANES: usize = LANES;
     const REGISTERS: usize = 16;
 
+    #[inline(always)]
+    fn half(self) -> Self {
+        self
+    }
     #[inline(always)]
     fn splat(self, value: A) -> [A; LANES] {
         [value; LANES]

@@ -40,7 +40,8 @@ impl Isa for Avx2 {
 impl Isa for Avx512 {
     const NAME: &'static str = "avx512";
     fn detect() -> Option<Self> {
-        let found = is_x86_feature_detected!("avx512f")
+        let found = Avx2::detect().is_some()
+            && is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
@@ -70,8 +71,14 @@ macro_rules! simd {
         impl Simd<$acc> for $token {
             type V = $v;
             type M = $m;
+            type Half = Avx2;
             const LANES: usize = $lanes;
             const REGISTERS: usize = $registers;
+            #[inline(always)]
+            fn half(self) -> Avx2 {
+                // Where `Avx512` was detected, so was `Avx2`.
+                Avx2(())
+            }
             #[inline(always)]
             fn splat(self, value: $acc) -> $v {
                 // SAFETY: the token proves the features.

@@ -122,7 +122,7 @@ HORNET = family(Row("HorNet", "MetaNet", _HORNET, paper="2207.14284", oracle="gi
 IDENTITY = [
     *family(Row("IdentityFormer", "MetaNet", {**_PLAIN_META, "mixer": "identity"}, paper="2210.13452", oracle="timm:MetaFormer", licence="Apache-2.0"),
         *_metaformers("identityformer", ("s12", 11_891_712, 1.8, "74.6"), ("s24", 21_341_464, 0.0, "78.2"), ("s36", 30_791_216, 0.0, "79.3"), ("m36", 56_077_168, 0.0, "80.0"), ("m48", 73_346_056, 11.5, "80.4"))),
-    *family(Row("RandFormer", "MetaNet", {**_PLAIN_META, "mixer": ["identity", "identity", ("random", {"positions": 196}), ("random", {"positions": 49})]}, paper="2210.13452", oracle="github:sail-sg/metaformer", licence="Apache-2.0"),
+    *family(Row("RandFormer", "MetaNet", {**_PLAIN_META, "mixer": ["identity", "identity", ("random", {"positions": 196}), ("random", {"positions": 49})]}, paper="2210.13452", oracle="github:sail-sg/metaformer", licence="Apache-2.0", fixed=True),
         *_metaformers("randformer", ("s12", 12_127_010, 1.9, "76.6"), ("s24", 21_812_060, 0.0, ""), ("s36", 31_497_110, 0.0, ""), ("m36", 56_783_062, 0.0, ""), ("m48", 74_287_248, 0.0, "81.4")))]
 _L, _S3 = ("squeezed", {"kernel": 13}), ("squeezed", {"kernel": 3})
 _UNIREP = {"norm": "none", "mlp": ("mlp", {"grn": "unbiased"}), "stem": "halving", "down": ("conv_norm", {"kernel": 3, "stride": 2, "norm": "ln"}), "mixer": [_S3, _L, [_L, _S3], _L]}

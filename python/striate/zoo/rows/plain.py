@@ -68,7 +68,7 @@ CIFAR = [
             ("5m_m2", 5_752_808, "72.0", 64, 1),
             ("9m_m2", 9_508_968, "74.2", 96, 1))))]
 SAMPLE_CNN = family(_row("SampleCNN", "1703.01789", "github:kyungyunlee/sampleCNN-pytorch", "MIT", norm="bn", head=("flatten", "dropout"), layers="c128k3s3p0 " + "".join(f"| c{width}k3 m3s3 " for width in (128, 128, 256, 256, 256, 256, 256, 256, 512)) + "c512k3"),
-    v("samplecnn_3_9", 2_394_162, 0.0, "0.9055 (MagnaTagATune AUC)", size=(59049,), classes=50, channels=1))
+    v("samplecnn_3_9", 2_394_162, 0.0, "0.9055 (MagnaTagATune AUC)", size=(59049,), classes=50, channels=1, fixed=True))
 _PATCH: dict[str, Any] = {"size": (64, 64), "classes": 0}
 _GRAY: dict[str, Any] = {**_PATCH, "channels": 1}
 DNCNN = family(_row("DnCNN", "1608.03981", "spandrel:DnCNN", "MIT", norm=("bn", {"eps": 1e-4}), first_norm="none", tail="subtract"),

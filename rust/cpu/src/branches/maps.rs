@@ -27,7 +27,7 @@ struct Piece {
 }
 
 /// The compiled branches, and the pieces of every task.
-pub struct Maps<S: Scalar, I> {
+pub struct Maps<S: Scalar, I: Convert<S>> {
     programs: Vec<Produce<S, I>>,
     /// First number of every branch in a sample.
     starts: Vec<usize>,

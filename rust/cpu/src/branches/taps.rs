@@ -26,7 +26,7 @@ struct Block {
 }
 
 /// The compiled branches.
-pub struct Taps<S: Scalar, I> {
+pub struct Taps<S: Scalar, I: Convert<S>> {
     programs: Vec<Weigh<S, I>>,
     /// First number of every branch in a sample.
     starts: Vec<usize>,

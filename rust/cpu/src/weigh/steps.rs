@@ -5,6 +5,7 @@ use crate::tiling::{Mode, period};
 use striate_core::Accumulator;
 use striate_simd::Simd;
 use striate_simd::gather::{Offsets, Step, line_counts};
+use striate_simd::turn::Turn;
 
 /// (other taps, shared taps) of the sums.
 pub fn tap_grid(mode: Mode, sweeps: &[striate_core::Sweep; 3], width: usize) -> (usize, usize) {
@@ -35,7 +36,7 @@ pub fn steps<A: Accumulator, I: Simd<A>>(
         .collect();
     let lane_axis = if matches!(mode, Mode::Pixels(_)) { None } else { Some(2) };
     let src = [0, 1, 2].map(|a| match lane_axis {
-        Some(axis) if axis == a => 1,
+        Some(axis) if axis == a => sweeps[a].src_step as usize / frame.residues,
         _ => frame.shift(a, sweeps[a].src_step as usize),
     });
     let shared = match mode {
@@ -56,7 +57,9 @@ pub fn steps<A: Accumulator, I: Simd<A>>(
     let round = if lane_axis.is_none() { (2 * size[2]).div_ceil(counts[0]) } else { usize::MAX };
     let reach = sweep.reach_step as usize;
     let steps = lines.steps(I::LANES, counts);
-    Offsets { others, taps, pitch, share, grad_pitch: class * grad[shared], steps, round, reach, bounded: false }
+    let grad_pitch = class * grad[shared];
+    let (bounded, edges, turn) = (false, Vec::new(), Turn::None);
+    Offsets { others, taps, pitch, share, grad_pitch, steps, round, reach, bounded, edges, turn }
 }
 
 /// The gradient lines of a band: along the shared axis lines `class` positions apart belong together, across it
@@ -118,6 +121,6 @@ impl Lines {
             None => (0, left.min(width)),
         };
         let dot = |s: [usize; 3]| (0..3).map(|a| position[a] * s[a]).sum::<usize>();
-        Step { grad: dot(self.grad), src: dot(self.src), lines, lanes, line: first * self.line }
+        Step { grad: dot(self.grad), src: dot(self.src), lines, lanes, line: first * self.line, edges: 0 }
     }
 }

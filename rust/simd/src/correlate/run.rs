@@ -4,6 +4,7 @@ use super::{Apart, Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
 use crate::isa::{Simd, Task};
 use crate::rows::prefetch;
 use crate::tiles::{meet, most_taps, ones, unrolled};
+use crate::turn::{Lines, Turn, spread};
 use std::ops::Range;
 use striate_core::Accumulator;
 
@@ -78,6 +79,7 @@ struct Met<'a, A> {
     others: &'a [usize],
     /// Their lanes that are real, if not all are.
     edges: &'a [Range<usize>],
+    turns: &'a [Turn],
     live: Option<&'a [bool]>,
     /// A bit for every line that is real.
     real: u32,
@@ -151,6 +153,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             weights: self.weights.wrapping_add((chunk.weights + (from - chunk.others.start) * chunk.taps) * width),
             live: self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]),
             edges: offsets.edges.get(number * offsets.others.len() + others.start..).unwrap_or(&[]),
+            turns: offsets.turns.get(others.clone()).unwrap_or(&[]),
             others: &offsets.others[others],
             real: ones(line(tile.real.end)) & !ones(line(tile.real.start)),
         }
@@ -258,8 +261,19 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 unsafe { self.unshared(isa, line, &w, &mut sums) };
                 continue;
             }
-            let edge = if CLIP == LANES { met.edges[index].clone() } else { 0..I::LANES };
-            let mask = isa.mask(edge.start, edge.end);
+            let (mut pitch, mut mask) = (pitch, isa.mask(0, I::LANES));
+            let mut lines = Lines::<I::V, 22>::new();
+            if CLIP == LANES {
+                let edge = &met.edges[index];
+                mask = isa.mask(edge.start, edge.end);
+                if let Some(&turn) = met.turns.get(index) {
+                    let real = met.real & ones(TAPS + (R - 1) * SHARE);
+                    // SAFETY: what the edge has of real lines is inside the reach; no others are used below.
+                    line = unsafe { lines.fill(isa, turn, (line, pitch), edge, real) };
+                    (pitch, mask) = (I::LANES, isa.mask(0, I::LANES));
+                    w.iter_mut().for_each(|w| *w = spread(isa, turn, *w));
+                }
+            }
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
                 if N < TAPS + (R - 1) * SHARE {
                     if CLIP == NONE || met.real >> N & 1 != 0 {
