@@ -278,6 +278,17 @@ def test_a_reversed_kernel_looks_ahead(padding: str, skip: bool) -> None:
     assert torch.allclose(got, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("padding", ["causal", "same", "full", "circular"])
+def test_meta_tensors_have_the_shapes(padding: str) -> None:
+    x, k = torch.randn(2, 3, 21, requires_grad=True), torch.randn(3, 8, requires_grad=True)
+    y = striate.fft_conv1d(x, k, padding=padding)
+    far = [t.detach().to("meta").requires_grad_() for t in (x, k)]
+    z = striate.fft_conv1d(*far, padding=padding)
+    z.sum().backward()
+    assert z.device.type == "meta" and z.shape == y.shape and z.dtype == y.dtype
+    assert [t.grad.shape for t in far if t.grad is not None] == [x.shape, k.shape]
+
+
 def test_autocast_computes_halves() -> None:
     x, k = random(2, 3, 50), random(3, 50, seed=1)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -167,6 +167,15 @@ def test_parameters(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", representatives())
+def test_its_own_example_fits(name: str) -> None:
+    row = zoo.info(name)
+    with torch.device("meta"):
+        model = zoo.create_model(name, **thin(row)).eval()
+    with torch.no_grad():
+        model(row.example().to("meta"))
+
+
+@pytest.mark.parametrize("name", representatives())
 def test_reference(name: str) -> None:
     row = zoo.info(name)
     if not has_oracle(row):

@@ -250,7 +250,8 @@ def _check(name: str, rank: int, request: _Request) -> None:
         if not isinstance(value, Tensor) and (value is not None or argument in ("input", "kernel")):
             raise TypeError(f"{name}: {argument} must be a Tensor, not {type(value).__name__}")
     _check_words(name, rank, request)
-    if x.dim() not in (rank + 1, rank + 2) or x.dtype not in _DTYPES or x.device.type not in ("cpu", "cuda"):
+    known = x.dtype in _DTYPES and x.device.type in ("cpu", "cuda", "meta")
+    if x.dim() not in (rank + 1, rank + 2) or not known:
         raise RuntimeError(
             f"{name}: input: expected a floating CPU or CUDA tensor of {rank + 1} or {rank + 2} dimensions, "
             f"got {x.dtype} {tuple(x.shape)} on {x.device}"

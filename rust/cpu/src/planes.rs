@@ -60,14 +60,7 @@ impl<A: Accumulator, I: Simd<A>> Planes<A, I> {
 
     /// Produces `count` planes, the first of which begins at `at` in the source and at the destination; `starts` says where
     /// the weights of a sweep begin.
-    pub fn run(
-        &self,
-        isa: I,
-        count: usize,
-        src: (&[A], usize),
-        weights: (&[A], &[usize], &[A]),
-        dst: &mut [A],
-    ) {
+    pub fn run(&self, isa: I, count: usize, src: (&[A], usize), weights: (&[A], &[usize], &[A]), dst: &mut [A]) {
         match self {
             Planes::Whole(width) => width.run(isa, count, src, weights, dst),
             Planes::Half(width) => width.run(isa.half(), count, src, weights, dst),
@@ -194,6 +187,9 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
         dst: &mut [A],
     ) {
         let each = starts[self.phases.len()];
+        // The next planes are likely next.
+        let next = |planes: usize| (at + planes * self.src).min(src.len());
+        let ahead = &src[next(count)..next(2 * count)];
         for (phase, from) in self.phases.iter().zip(starts) {
             let job = Job {
                 src,
@@ -205,7 +201,7 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
                 others: 0..phase.correlation.others(),
                 lanes: usize::MAX,
                 live: None,
-                ahead: &[],
+                ahead: if phase.dst == 0 { ahead } else { &[] },
                 dst: &mut dst[phase.dst..],
             };
             phase.correlation.run(isa, job);

@@ -210,16 +210,11 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         let kernel = self.problem.geometry.axes().map(|a| a.kernel() as usize);
         let mut order = Vec::new();
         let mut starts = Vec::new();
-        let phases: Vec<Vec<[i64; 3]>> = match &self.planes {
-            Some(planes) => planes.order(),
-            None => self.kinds[0].phases.iter().map(|phase| self.taps(phase)).collect(),
-        };
-        for phase in phases {
+        let boxes = || self.kinds[0].phases.iter().map(|phase| self.taps(phase)).collect();
+        for phase in self.planes.as_ref().map_or_else(boxes, Planes::order) {
             starts.push(order.len());
-            order.extend(phase.iter().map(|at| {
-                let [k0, k1, k2] = at.map(|k| k as usize);
-                (k0 * kernel[1] + k1) * kernel[2] + k2
-            }));
+            let position = |[k0, k1, k2]: [usize; 3]| (k0 * kernel[1] + k1) * kernel[2] + k2;
+            order.extend(phase.iter().map(|at| position(at.map(|k| k as usize))));
         }
         starts.push(order.len());
         let g = &self.problem.geometry;

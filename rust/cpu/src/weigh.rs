@@ -13,8 +13,8 @@ use crate::interior::readable;
 use crate::load::{Channels, Cut, load, positions};
 use crate::planes::takes;
 use crate::tiling::Mode;
-use std::marker::PhantomData;
 use planes::Planes;
+use std::marker::PhantomData;
 use std::ops::Range;
 use steps::{steps, tap_grid};
 use striate_core::geometry::Role;
@@ -254,18 +254,13 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let units = batch * self.bands.count();
         let (from, to) = (split * units / self.splits, (split + 1) * units / self.splits);
         let mut cleared = usize::MAX;
-        for unit in from..to {
+        if let Some(planes) = &self.planes {
+            self.planes(planes, (from..to, channel, source), grad, input, sums);
+        }
+        for unit in (from..to).filter(|_| self.planes.is_none()) {
             let (band, n) = (unit / batch, unit % batch);
             if let Some(interior) = &self.interior {
                 self.inside(interior, (n, channel, count), grad, input, sums);
-                continue;
-            }
-            if let Some(planes) = &self.planes {
-                self.ahead(unit + 1..to, (channel, source), grad, input);
-                let own = |numbers| S::as_accumulators(numbers).expect("chosen for types that are their own");
-                let lines = own(&grad[n * self.grad.sample + channel * self.grad.channel..]);
-                let at = n * self.input.sample + source * self.input.channel;
-                planes.add(self.isa, lines, (own(input), at), sums);
                 continue;
             }
             let (start, size) = self.bands.band(band);
@@ -282,7 +277,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             let sample = &input[n * self.input.sample + source * self.input.channel..];
             let channels = Channels { along: self.lanes, count, to_box: self.box_len(kind) };
             load(self.isa, (&kind.frame, &cut), &self.input, channels, sample, boxes);
-            self.ahead(unit + 1..to, (channel, source), grad, input);
+            self.ahead(unit + 1..to.min(unit + 2), (channel, source), grad, input);
             let lines = &grad[n * self.grad.sample + channel * self.grad.channel + self.grad.at(start)..];
             let lines = match S::as_accumulators(lines).filter(|_| self.direct) {
                 Some(lines) => lines,
@@ -299,6 +294,8 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                     base: 0,
                     steps: 0..kind.gather.steps(),
                     others: 0..kind.gather.others(),
+                    items: 1,
+                    apart: (0, 0),
                     lanes,
                     real: cut.real(self.shared()),
                     sums: &mut sums[item * each..],
@@ -312,6 +309,25 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 _ => self.finish(self.isa, sums, out),
             }
         }
+    }
+
+    /// Sums over a plane of some samples, while the next one's memory is asked for.
+    fn planes(
+        &self,
+        planes: &Planes<S::Acc, I>,
+        (samples, channel, source): (Range<usize>, usize, usize),
+        grad: &[S],
+        input: &[S],
+        sums: &mut [S::Acc],
+    ) {
+        let own = |numbers| S::as_accumulators(numbers).expect("chosen for types that are their own");
+        if channel + 1 < self.grad.channels {
+            self.ahead(samples.clone(), (channel + 1, source + 1), grad, input);
+        }
+        let lines = own(&grad[samples.start * self.grad.sample + channel * self.grad.channel..]);
+        let at = samples.start * self.input.sample + source * self.input.channel;
+        let apart = (self.grad.sample, self.input.sample);
+        planes.add(self.isa, (samples.len(), apart), lines, (own(input), at), sums);
     }
 
     /// Sums over a sample, some of whose channels are read where they lie.
@@ -333,6 +349,8 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                     base: interior.base + (n * self.input.sample + channel + first) as isize,
                     steps: steps.clone(),
                     others: others.clone(),
+                    items: 1,
+                    apart: (0, 0),
                     lanes: usize::MAX,
                     real: interior.real.clone(),
                     sums,
@@ -342,7 +360,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         }
     }
 
-    /// Asks for the memory of the next unit while this one is worked on.
+    /// Asks for the memory of units that are next while others are worked on.
     fn ahead(&self, next: Range<usize>, (channel, source): (usize, usize), grad: &[S], input: &[S]) {
         let batch = self.problem.geometry.batch() as usize;
         if self.lanes == Lanes::Width && self.bands.count() == 1 && !next.is_empty() && self.grad.axis[2] == 1 {
@@ -350,8 +368,10 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                 let from = n % batch * strides.sample + channel * strides.channel;
                 from..from + strides.channel
             };
-            prefetch(self.isa, &grad[plane(&self.grad, next.start, channel)]);
-            prefetch(self.isa, &input[plane(&self.input, next.start, source)]);
+            for unit in next {
+                prefetch(self.isa, &grad[plane(&self.grad, unit, channel)]);
+                prefetch(self.isa, &input[plane(&self.input, unit, source)]);
+            }
         }
     }
 

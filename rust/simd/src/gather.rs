@@ -79,6 +79,10 @@ pub struct Job<'a, A> {
     pub steps: Range<usize>,
     /// The other taps to use.
     pub others: Range<usize>,
+    /// Planes that are added to the same sums.
+    pub items: usize,
+    /// How far they lie apart in gradient and source.
+    pub apart: (usize, usize),
     /// Lanes of every vector to use, at most.
     pub lanes: usize,
     /// Positions along the shared direction whose lines are real; what taps meet elsewhere is left out.
@@ -164,6 +168,8 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         let steps = self.offsets.steps.get(job.steps.clone()).expect("steps in range");
         let others = self.offsets.others.get(job.others.clone()).expect("other taps in range");
         let reach = if job.lanes < I::LANES { self.grad_base + job.lanes } else { self.grad_reach };
+        let last = |apart: usize| job.items.saturating_sub(1) * apart;
+        let reach = reach + last(job.apart.0);
         assert!(reach <= job.grad.len() || steps.is_empty(), "gradient of {} is short of {reach}", job.grad.len());
         assert!(self.sums() <= job.sums.len(), "sums of {} are short of {}", job.sums.len(), self.sums());
         let (near, far) = (others.iter().min().copied().unwrap_or(0), others.iter().max().copied().unwrap_or(0));
@@ -178,7 +184,7 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         } else {
             (0, self.src_reach)
         };
-        let (from, to) = (job.base + from as isize, job.base + to as isize);
+        let (from, to) = (job.base + from as isize, job.base + (to + last(job.apart.1)) as isize);
         let none = others.is_empty() || job.real.is_empty() || edged && self.read.is_empty();
         assert!(
             none || from >= 0 && to <= job.src.len() as isize,
@@ -206,10 +212,10 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, S
             return;
         }
         let memory = (job.grad.as_ptr(), job.src.as_ptr().wrapping_offset(job.base), job.sums.as_mut_ptr());
-        for steps in offsets.steps[job.steps].chunks(offsets.round.max(1)) {
+        for steps in offsets.steps[job.steps.clone()].chunks(offsets.round.max(1)) {
             for (first, taps) in chunks(offsets.taps, most_taps(I::REGISTERS)) {
                 for (other, others) in chunks(used, most_others(I::REGISTERS, taps)) {
-                    let part = Part { plan, other: skipped + other, first, memory, lanes: job.lanes, real: &job.real };
+                    let part = Part { plan, other: skipped + other, first, memory, job: &job };
                     macro_rules! by_size {
                         ($(($t:literal $c:literal))*) => { match (taps, others) {
                             // SAFETY: `Gather::run` asserted the reach of all steps and the size of the sums.
@@ -232,8 +238,7 @@ struct Part<'a, A, I> {
     other: usize,
     first: usize,
     memory: Memory<A>,
-    lanes: usize,
-    real: &'a Range<usize>,
+    job: &'a Job<'a, A>,
 }
 
 impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
@@ -246,7 +251,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
             let left = end.saturating_sub(line);
             ones(if reach == 1 { left } else { left.div_ceil(reach) })
         };
-        below(self.real.end) & !below(self.real.start) & ones(T + (step.lines - 1) * SHARE)
+        below(self.job.real.end) & !below(self.job.real.start) & ones(T + (step.lines - 1) * SHARE)
     }
 
     /// # Safety
@@ -260,20 +265,24 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         let mut acc = [[isa.splat(A::default()); C]; T];
         let mut others = [0; C];
         others.copy_from_slice(&offsets.others[self.other..self.other + C]);
-        for step in steps {
-            let real = self.real::<T, SHARE>(step);
-            if real == 0 {
-                continue;
-            }
-            // SAFETY: every line of the step is inside the reach; lanes left out are not touched.
-            unsafe {
-                macro_rules! by_lines {
-                    ($($lines:literal)*) => { match step.lines {
-                        $($lines if SHARE != 0 => self.masked::<T, C, $lines, SHARE>(isa, (step, real), &others, &mut acc),)*
-                        _ => self.masked::<T, C, 1, 1>(isa, (step, real), &others, &mut acc),
-                    } };
+        for item in 0..self.job.items {
+            let apart = (item * self.job.apart.0, item * self.job.apart.1);
+            for step in steps {
+                let real = self.real::<T, SHARE>(step);
+                if real == 0 {
+                    continue;
                 }
-                by_lines!(7 4);
+                // SAFETY: every line of the step is inside the reach; lanes left out are not touched.
+                unsafe {
+                    macro_rules! by_lines {
+                        ($($lines:literal)*) => { match step.lines {
+                            $($lines if SHARE != 0 =>
+                                self.masked::<T, C, $lines, SHARE>(isa, (step, apart, real), &others, &mut acc),)*
+                            _ => self.masked::<T, C, 1, 1>(isa, (step, apart, real), &others, &mut acc),
+                        } };
+                    }
+                    by_lines!(7 4);
+                }
             }
         }
         for (c, column) in (self.other..self.other + C).enumerate() {
@@ -293,7 +302,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     unsafe fn masked<const T: usize, const C: usize, const L: usize, const SHARE: usize>(
         &self,
         isa: I,
-        (step, real): (&Step, u32),
+        (step, apart, real): (&Step, (usize, usize), u32),
         others: &[usize; C],
         acc: &mut [[I::V; C]; T],
     ) {
@@ -302,11 +311,11 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         }
         // SAFETY: passed on unchanged.
         unsafe {
-            let whole = step.lanes.0 == 0 && step.lanes.1.min(self.lanes) == I::LANES;
+            let whole = step.lanes.0 == 0 && step.lanes.1.min(self.job.lanes) == I::LANES;
             if whole && self.plan.offsets.edges.is_empty() {
-                self.step::<T, C, L, SHARE, false>(isa, (step, real), others, acc);
+                self.step::<T, C, L, SHARE, false>(isa, (step, apart, real), others, acc);
             } else {
-                self.step::<T, C, L, SHARE, true>(isa, (step, real), others, acc);
+                self.step::<T, C, L, SHARE, true>(isa, (step, apart, real), others, acc);
             }
         }
     }
@@ -317,20 +326,23 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
     unsafe fn step<const T: usize, const C: usize, const L: usize, const SHARE: usize, const MASKED: bool>(
         &self,
         isa: I,
-        (step, real): (&Step, u32),
+        (step, apart, real): (&Step, (usize, usize), u32),
         others: &[usize; C],
         acc: &mut [[I::V; C]; T],
     ) {
         let offsets = &self.plan.offsets;
-        let mask = isa.mask(step.lanes.0, step.lanes.1.min(self.lanes));
-        let grad = self.memory.0.wrapping_add(step.grad);
+        let mask = isa.mask(step.lanes.0, step.lanes.1.min(self.job.lanes));
+        if const { I::EDGES && !MASKED } {
+            unreachable!("no such step");
+        }
+        let grad = self.memory.0.wrapping_add(step.grad + apart.0);
         let mut g = [isa.splat(A::default()); L];
         for (a, slot) in g.iter_mut().enumerate() {
             // SAFETY: the caller vouches for the step's gradient lines.
             *slot = unsafe { read::<A, I>(isa, MASKED, grad.wrapping_add(a * offsets.grad_pitch), mask) };
         }
         let mut pitch = offsets.pitch;
-        let first = self.memory.1.wrapping_add(step.src + self.first * pitch);
+        let first = self.memory.1.wrapping_add(step.src + apart.1 + self.first * pitch);
         let mut from = others.map(|other| first.wrapping_add(other));
         let mut masks = [mask; C];
         let mut lines = [const { Lines::<I::V, 19>::new() }; C];

@@ -6,6 +6,8 @@ use striate_core::{Accumulator, Scalar};
 pub trait Isa: Copy + Send + Sync + 'static {
     /// Its word in row names.
     const NAME: &'static str;
+    /// Whether vectors are used under edges alone, as [`Simd::Half`] is: other loops are not compiled for them.
+    const EDGES: bool = false;
     /// The token, if this processor has the features.
     fn detect() -> Option<Self>;
     /// Runs a task compiled with the features.

@@ -14,6 +14,10 @@ pub struct Avx2(());
 #[derive(Clone, Copy)]
 pub struct Avx512(());
 
+/// AVX-512 on vectors of AVX2's width, with its masks and registers.
+#[derive(Clone, Copy)]
+pub struct Avx512Half(());
+
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     fn detect() -> Option<Self> {
@@ -63,21 +67,37 @@ impl Isa for Avx512 {
     }
 }
 
+impl Isa for Avx512Half {
+    const NAME: &'static str = Avx512::NAME;
+    const EDGES: bool = true;
+    fn detect() -> Option<Self> {
+        Avx512::detect().map(|_| Avx512Half(()))
+    }
+    #[inline(always)]
+    fn run<T: Task<Self>>(self, task: T) -> T::Out {
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+        fn with_avx512<T: Task<Avx512Half>>(task: T) -> T::Out {
+            task.call(Avx512Half(()))
+        }
+        // SAFETY: a token exists only where `detect` found the features.
+        unsafe { with_avx512(task) }
+    }
+}
+
 /// Implements [`Simd`] from the names of one vector width's intrinsics.
 macro_rules! simd {
     ($token:ty, $acc:ty, $v:ty, $m:ty, $lanes:literal, $registers:literal,
      $set1:ident $fma:ident $add:ident $load:ident $store:ident $maskload:ident $maskstore:ident,
-     sum: $sum:ident, mask: $mask:ident, evens: $evens:ident, zip: $zip:ident) => {
+     sum: $sum:ident, mask: $mask:ident, evens: $evens:ident, zip: $zip:ident, half: $half:ident) => {
         impl Simd<$acc> for $token {
             type V = $v;
             type M = $m;
-            type Half = Avx2;
+            type Half = $half;
             const LANES: usize = $lanes;
             const REGISTERS: usize = $registers;
             #[inline(always)]
-            fn half(self) -> Avx2 {
-                // Where `Avx512` was detected, so was `Avx2`.
-                Avx2(())
+            fn half(self) -> $half {
+                $half(())
             }
             #[inline(always)]
             fn splat(self, value: $acc) -> $v {
@@ -170,6 +190,21 @@ unsafe fn bits16(from: usize, to: usize) -> __mmask16 {
 unsafe fn bits8(from: usize, to: usize) -> __mmask8 {
     let below = |lanes: usize| (1u32 << lanes.min(8)) - 1;
     (below(to) & !below(from)) as u8
+}
+#[inline(always)]
+unsafe fn bits4(from: usize, to: usize) -> __mmask8 {
+    // SAFETY: passed on unchanged.
+    unsafe { bits8(from.min(4), to.min(4)) }
+}
+#[inline(always)]
+unsafe fn load_half_ps(from: *const f32, mask: __mmask8) -> __m256 {
+    // SAFETY: the caller holds the token and vouches for the range.
+    unsafe { _mm256_maskz_loadu_ps(mask, from) }
+}
+#[inline(always)]
+unsafe fn load_half_pd(from: *const f64, mask: __mmask8) -> __m256d {
+    // SAFETY: the caller holds the token and vouches for the range.
+    unsafe { _mm256_maskz_loadu_pd(mask, from) }
 }
 
 /// Lane numbers 0..8 and 0..4, compared with a count to make AVX2 masks.
@@ -277,16 +312,22 @@ unsafe fn zip4(a: __m256d, b: __m256d) -> (__m256d, __m256d) {
 
 simd!(Avx512, f32, __m512, __mmask16, 16, 32,
     _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
-    sum: sum16, mask: bits16, evens: evens16, zip: zip16);
+    sum: sum16, mask: bits16, evens: evens16, zip: zip16, half: Avx512Half);
 simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
     _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
-    sum: sum8_wide, mask: bits8, evens: evens8_wide, zip: zip8_wide);
+    sum: sum8_wide, mask: bits8, evens: evens8_wide, zip: zip8_wide, half: Avx512Half);
 simd!(Avx2, f32, __m256, __m256i, 8, 16,
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
-    sum: sum8, mask: mask8, evens: evens8, zip: zip8);
+    sum: sum8, mask: mask8, evens: evens8, zip: zip8, half: Avx2);
 simd!(Avx2, f64, __m256d, __m256i, 4, 16,
     _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_maskload_pd _mm256_maskstore_pd,
-    sum: sum4, mask: mask4, evens: evens4, zip: zip4);
+    sum: sum4, mask: mask4, evens: evens4, zip: zip4, half: Avx2);
+simd!(Avx512Half, f32, __m256, __mmask8, 8, 32,
+    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps load_half_ps _mm256_mask_storeu_ps,
+    sum: sum8, mask: bits8, evens: evens8, zip: zip8, half: Avx512Half);
+simd!(Avx512Half, f64, __m256d, __mmask8, 4, 32,
+    _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd load_half_pd _mm256_mask_storeu_pd,
+    sum: sum4, mask: bits4, evens: evens4, zip: zip4, half: Avx512Half);
 
 /// Implements [`Convert`] of a type that is its own accumulator.
 macro_rules! identity {

@@ -26,11 +26,12 @@ impl<A: Accumulator, I: Simd<A>> Planes<A, I> {
         }
     }
 
-    /// Adds one plane, whose gradient is all that is given of it, and whose input begins at `at`.
-    pub fn add(&self, isa: I, grad: &[A], input: (&[A], usize), sums: &mut [A]) {
+    /// Adds planes, so many and so far apart in gradient and input. The gradient given starts with the first of them,
+    /// whose input begins at `at`.
+    pub fn add(&self, isa: I, planes: (usize, (usize, usize)), grad: &[A], input: (&[A], usize), sums: &mut [A]) {
         match self {
-            Planes::Whole(width) => width.add(isa, grad, input, sums),
-            Planes::Half(width) => width.add(isa.half(), grad, input, sums),
+            Planes::Whole(width) => width.add(isa, planes, grad, input, sums),
+            Planes::Half(width) => width.add(isa.half(), planes, grad, input, sums),
         }
     }
 }
@@ -68,13 +69,22 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
         }
     }
 
-    fn add(&self, isa: I, grad: &[A], (input, at): (&[A], usize), sums: &mut [A]) {
+    fn add(
+        &self,
+        isa: I,
+        (items, apart): (usize, (usize, usize)),
+        grad: &[A],
+        (input, at): (&[A], usize),
+        sums: &mut [A],
+    ) {
         let job = Job {
             grad,
             src: input,
             base: self.base + at as isize,
             steps: 0..self.gather.steps(),
             others: 0..self.gather.others(),
+            items,
+            apart,
             lanes: usize::MAX,
             real: self.rows.clone(),
             sums,

@@ -105,8 +105,12 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         (number, tile): (usize, &Tile),
         items: &mut Items<'_, A>,
     ) {
-        if const { R > 8 && (I::REGISTERS < 32 || SHARE != 1) || CLIP != NONE && (SHARE == 0 || VECTOR != (CLIP == LINES)) }
-        {
+        let none = const {
+            R > 8 && (I::REGISTERS < 32 || SHARE != 1)
+                || CLIP != NONE && (SHARE == 0 || VECTOR != (CLIP == LINES))
+                || CLIP != LANES && I::EDGES
+        };
+        if none {
             unreachable!("no such tile");
         }
         // What all items have in common is worked out once.
