@@ -88,31 +88,36 @@ struct Phase<A, I> {
     dst: usize,
 }
 
-/// A tap along a row.
-struct Tap {
-    /// Source column of the first lane.
-    first: i64,
+/// How a row becomes lanes, and its taps.
+struct Row {
     turn: Turn,
-    kernel: i64,
+    /// Source column that the lines of the first column begin at.
+    first: i64,
+    /// For every tap what it reads: a number of a line, or for a spread line half a number.
+    taps: Vec<usize>,
+    /// Kernel column of every tap.
+    kernel: Vec<i64>,
 }
 
-/// The taps of all sweeps of columns.
-fn taps(track: &Track) -> Vec<Tap> {
-    let turn = |sweep: &Sweep| match (sweep.src_step, sweep.out_step, sweep.out0) {
-        (1, 1, _) => Turn::None,
-        (_, 1, _) => Turn::Evens,
-        (_, _, 0) => Turn::Early,
-        _ => Turn::Late,
-    };
-    let along = |sweep: &Sweep| {
-        let (sweep, turn) = (*sweep, turn(sweep));
-        (0..sweep.taps).map(move |t| Tap {
-            first: sweep.src0 + t * sweep.reach_step,
-            turn,
-            kernel: sweep.tap0 + t * sweep.tap_step,
-        })
-    };
-    track.sweeps.iter().flat_map(along).collect()
+impl Row {
+    fn new(track: &Track) -> Row {
+        let halves = track.out_step as i64;
+        let turn = match (track.src_step(), track.out_step) {
+            (1, 1) => Turn::None,
+            (_, 1) => Turn::Evens,
+            _ => Turn::Spread,
+        };
+        let taps = |sweep: &Sweep| {
+            let sweep = *sweep;
+            (0..sweep.taps).map(move |t| {
+                let source = sweep.src0 + t * sweep.reach_step;
+                (source * halves - sweep.out0, sweep.tap0 + t * sweep.tap_step)
+            })
+        };
+        let (reads, kernel): (Vec<i64>, Vec<i64>) = track.sweeps.iter().flat_map(taps).unzip();
+        let first = reads.iter().min().expect("a kernel has taps").div_euclid(halves);
+        Row { turn, first, taps: reads.iter().map(|at| (at - first * halves) as usize).collect(), kernel }
+    }
 }
 
 /// Which of some numbers from position `first` on are inside the source.
@@ -123,26 +128,21 @@ pub fn real(first: i64, source: i64, numbers: usize) -> Range<usize> {
 
 impl<A: Accumulator, I: Simd<A>> Width<A, I> {
     fn new(tracks: &[Track; 3], (src, out): (&Strides, &Strides)) -> Self {
-        let taps = taps(&tracks[2]);
+        let row = Row::new(&tracks[2]);
         let phases = tracks[1].sweeps.iter().map(|rows| Phase {
-            correlation: Self::correlation(tracks, rows, &taps, (src, out)),
+            correlation: Self::correlation(tracks, rows, &row, (src, out)),
             rows: *rows,
-            base: rows.src0 as isize * src.axis[1] as isize + tracks[2].origin as isize,
+            base: rows.src0 as isize * src.axis[1] as isize + row.first as isize,
             dst: rows.out0 as usize * out.axis[1],
         });
-        Width {
-            phases: phases.collect(),
-            columns: taps.iter().map(|tap| tap.kernel).collect(),
-            src: src.channel,
-            out: out.channel,
-        }
+        Width { phases: phases.collect(), columns: row.kernel, src: src.channel, out: out.channel }
     }
 
     /// All columns of the rows of a sweep.
     fn correlation(
         tracks: &[Track; 3],
         rows: &Sweep,
-        taps: &[Tap],
+        row: &Row,
         (src, out): (&Strides, &Strides),
     ) -> Correlation<A, I> {
         let [deep, _, columns] = tracks;
@@ -152,19 +152,21 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
         let frame = Frame::of_tensor(src, Lanes::Width);
         let to = [0, out.axis[1] * tracks[1].out_step, 1];
         let mut offsets = correlation::<A, I>(Mode::Rows, &frame, phase, to);
-        let numbers = I::LANES * columns.src_step() / columns.out_step;
         for tile in &mut offsets.tiles {
             // Where the lanes of a tile start in the source, after one number for each of them was allowed.
             let column = counts[2] - tile.lanes;
-            tile.src = tile.src + column * columns.src_step() / columns.out_step - column;
-            let from = (column * columns.src_step() / columns.out_step) as i64;
-            offsets.edges.extend(taps.iter().map(|tap| real(tap.first + from, columns.source, numbers)));
+            let from = column * columns.src_step() / columns.out_step;
+            tile.src = tile.src + from - column;
+            let first = row.first + from as i64;
+            if row.turn == Turn::None {
+                offsets.edges.extend(row.taps.iter().map(|&tap| real(first + tap as i64, columns.source, I::LANES)));
+            } else {
+                offsets.edges.push(real(first, columns.source, row.turn.numbers(I::LANES)));
+            }
         }
-        offsets.others = taps.iter().map(|tap| (tap.first - columns.origin) as usize).collect();
-        offsets.split = taps.len();
-        if taps.iter().any(|tap| tap.turn != Turn::None) {
-            offsets.turns = taps.iter().map(|tap| tap.turn).collect();
-        }
+        offsets.others = row.taps.iter().map(|&tap| row.turn.position(tap, I::LANES)).collect();
+        offsets.split = offsets.others.len();
+        offsets.turn = row.turn;
         offsets.bounded = true;
         Correlation::new(offsets)
     }

@@ -443,13 +443,15 @@ impl<S: Scalar, I: Convert<S>> Program for Weigh<S, I> {
         let (grad, input) = (first.typed::<S>(), second.typed::<S>());
         for_each_part(pool, (partial, &bounds), scratch, &|part| self.part(part, grad.data, input.data));
         with_scalar!(out.dtype(), W => {
-            for (i, slot) in out.typed::<W>().data.iter_mut().enumerate() {
-                let splits = &partial[i / group * self.splits * group + i % group..];
-                let mut sum = splits[0];
-                for split in 1..self.splits {
-                    sum += splits[split * group];
+            let groups = partial.chunks_exact(self.splits * group);
+            for (slots, splits) in out.typed::<W>().data.chunks_mut(group).zip(groups) {
+                for (i, slot) in slots.iter_mut().enumerate() {
+                    let mut sum = splits[i];
+                    for split in 1..self.splits {
+                        sum += splits[split * group + i];
+                    }
+                    *slot = W::narrow(<W as Scalar>::Acc::from_f64(sum.to_f64()));
                 }
-                *slot = W::narrow(<W as Scalar>::Acc::from_f64(sum.to_f64()));
             }
         });
     }

@@ -54,8 +54,8 @@ pub struct Offsets {
     /// Numbers of the source that may be read for every tile and other tap, in this order, where not all may; the
     /// others count as zeros.
     pub edges: Vec<Range<usize>>,
-    /// How they become lanes, for every other tap; nothing where they are lanes as they lie. Needs `edges`.
-    pub turns: Vec<Turn>,
+    /// How they become lanes. Turned lines have one edge for every tile, and other taps are positions in such a line.
+    pub turn: Turn,
     /// Each further accumulator stores this many lanes fewer than `Tile::lanes`.
     pub lane_step: usize,
     /// The tiles.
@@ -149,8 +149,11 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
         let farthest = offsets.others.iter().copied().max().unwrap_or(0);
         let (mut reach, mut read) = ((0, 0), (usize::MAX, 0));
         let edged = !offsets.edges.is_empty();
-        assert!(!edged || offsets.bounded && offsets.edges.len() == offsets.tiles.len() * offsets.others.len());
-        assert!(offsets.turns.is_empty() || edged && offsets.turns.len() == offsets.others.len());
+        let turned = offsets.turn != Turn::None;
+        let each = if turned { 1 } else { offsets.others.len() };
+        assert!(!edged || offsets.bounded && offsets.edges.len() == offsets.tiles.len() * each);
+        assert!(!turned || edged && offsets.edges.iter().all(|numbers| numbers.end <= offsets.turn.numbers(I::LANES)));
+        assert!(!turned || offsets.taps.0.max(offsets.taps.1) <= 8 && farthest + I::LANES <= Turn::pitch(I::LANES));
         for (number, tile) in offsets.tiles.iter_mut().enumerate() {
             let rows = Self::allotted(tile.rows, offsets.share);
             let lines = offsets.taps.0.max(offsets.taps.1).max(1) - 1 + (rows - 1) * offsets.share;
@@ -164,7 +167,9 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
                     read.1 = read.1.max(tile.src + (real.end - 1) * offsets.pitch + other + lanes.end);
                 }
             };
-            if edged {
+            if turned {
+                reads(0, offsets.edges[number].clone());
+            } else if edged {
                 let mine = &offsets.edges[number * offsets.others.len()..];
                 offsets.others.iter().zip(mine).for_each(|(&other, lanes)| reads(other, lanes.clone()));
             } else {

@@ -56,7 +56,7 @@ pub struct Offsets {
     pub bounded: bool,
     /// Numbers of the source that may be read for every step and other tap, where not all may; the others count as zeros.
     pub edges: Vec<Range<usize>>,
-    /// How numbers become lanes; needs `edges`.
+    /// How they become lanes. Turned lines have one edge for every step, and other taps are positions in such a line.
     pub turn: Turn,
 }
 
@@ -131,13 +131,17 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         let edged = !offsets.edges.is_empty();
         assert!(if edged { offsets.bounded } else { offsets.turn == Turn::None }, "edges bound what is read");
         let mut read = usize::MAX..0;
+        let turned = offsets.turn != Turn::None;
         for step in offsets.steps.iter().filter(|_| edged) {
-            let mine = &offsets.edges[step.edges..][..offsets.others.len()];
-            for (other, numbers) in offsets.others.iter().zip(mine).filter(|(_, numbers)| !numbers.is_empty()) {
+            let others = if turned { &[0][..] } else { &offsets.others };
+            let mine = &offsets.edges[step.edges..][..others.len()];
+            for (other, numbers) in others.iter().zip(mine).filter(|(_, numbers)| !numbers.is_empty()) {
                 let from = step.src - offsets.at(step.line) + other;
                 read = read.start.min(from + numbers.start)..read.end.max(from + numbers.end);
             }
+            assert!(!turned || mine[0].end <= offsets.turn.numbers(I::LANES));
         }
+        assert!(!turned || farthest + I::LANES <= Turn::pitch(I::LANES));
         let ordered = || offsets.steps.is_sorted_by_key(|step| step.src - offsets.at(step.line));
         assert!(!offsets.bounded || edged || ordered(), "steps lie in the order of their rows");
         Gather { offsets, src_reach, read, grad_reach: reach.1, grad_base: reach.2, made_for: PhantomData }
@@ -342,24 +346,23 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
             *slot = unsafe { read::<A, I>(isa, MASKED, grad.wrapping_add(a * offsets.grad_pitch), mask) };
         }
         let mut pitch = offsets.pitch;
-        let first = self.memory.1.wrapping_add(step.src + apart.1 + self.first * pitch);
-        let mut from = others.map(|other| first.wrapping_add(other));
+        let mut first = self.memory.1.wrapping_add(step.src + apart.1 + self.first * pitch);
         let mut masks = [mask; C];
-        let mut lines = [const { Lines::<I::V, 19>::new() }; C];
-        if MASKED && !offsets.edges.is_empty() {
+        let mut lines = Lines::<I::V>::new();
+        if MASKED && offsets.turn != Turn::None {
+            // SAFETY: what the edge has of real lines is inside the reach; no others are used below.
+            first = unsafe { lines.fill(isa, offsets.turn, (first, pitch), &offsets.edges[step.edges], real) };
+            pitch = Turn::pitch(I::LANES);
+            masks = [isa.mask(0, I::LANES); C];
+        } else if MASKED && !offsets.edges.is_empty() {
             let edges = &offsets.edges[step.edges + self.other..][..C];
-            for (d, numbers) in edges.iter().enumerate() {
-                masks[d] = isa.mask(numbers.start, numbers.end);
-                if offsets.turn != Turn::None {
-                    // SAFETY: what the edges have of real lines is inside the reach; no others are used below.
-                    from[d] = unsafe { lines[d].fill(isa, offsets.turn, (from[d], pitch), numbers, real) };
-                    masks[d] = isa.mask(0, I::LANES);
-                }
+            for (mask, numbers) in masks.iter_mut().zip(edges) {
+                *mask = isa.mask(numbers.start, numbers.end);
             }
-            pitch = if offsets.turn == Turn::None { pitch } else { I::LANES };
         } else if MASKED && step.lanes.0 > 0 {
             masks = [isa.mask(0, I::LANES); C];
         }
+        let from = others.map(|other| first.wrapping_add(other));
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
             if N < T + (L - 1) * SHARE {
                 if real >> N & 1 != 0 {

@@ -50,14 +50,19 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
         let frame = Frame::of_tensor(input, Lanes::Width);
         let mut offsets = steps::<A, I>(Mode::Rows, &frame, tracks, [1, rows.outs, columns.outs], grad.axis);
         let (along, stride) = (columns.sweeps[0], columns.src_step());
+        offsets.turn = if stride == 2 { Turn::Evens } else { Turn::None };
+        let taps = || (0..along.taps).map(|tap| tap * along.reach_step);
         for step in &mut offsets.steps {
-            let column = step.grad % grad.axis[1];
-            let first = |tap: i64| along.src0 + (column * stride) as i64 + tap * along.reach_step;
+            let first = along.src0 + (step.grad % grad.axis[1] * stride) as i64;
             step.edges = offsets.edges.len();
-            offsets.edges.extend((0..along.taps).map(|tap| real(first(tap), columns.source, step.lanes.1 * stride)));
+            if offsets.turn == Turn::None {
+                offsets.edges.extend(taps().map(|tap| real(first + tap, columns.source, step.lanes.1)));
+            } else {
+                offsets.edges.push(real(first, columns.source, offsets.turn.numbers(I::LANES)));
+            }
         }
-        if stride == 2 {
-            offsets.turn = Turn::Evens;
+        if offsets.turn != Turn::None {
+            offsets.others = taps().map(|tap| offsets.turn.position(tap as usize, I::LANES)).collect();
         }
         offsets.bounded = true;
         let first = rows.sweeps[0].src0;

@@ -70,6 +70,7 @@ struct Items<'a, A> {
 }
 
 /// What a chunk of taps meets in a tile.
+#[derive(Clone, Copy)]
 struct Met<'a, A> {
     taps: usize,
     /// Where its first line and its first weight lie.
@@ -79,7 +80,8 @@ struct Met<'a, A> {
     others: &'a [usize],
     /// Their lanes that are real, if not all are.
     edges: &'a [Range<usize>],
-    turns: &'a [Turn],
+    /// Distance of lines.
+    pitch: usize,
     live: Option<&'a [bool]>,
     /// A bit for every line that is real.
     real: u32,
@@ -116,6 +118,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         // What all items have in common is worked out once.
         let chunks = &self.plan.chunks;
         let first = chunks.first().map(|chunk| self.met::<VECTOR>((number, tile), chunk));
+        let turns = self.plan.offsets.turn != Turn::None;
         for item in 0..items.count {
             if !items.ahead.is_empty() {
                 let (soon, later) = items.ahead.split_at(items.share.min(items.ahead.len()));
@@ -132,16 +135,47 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                     Start::Each(values) => [isa.splat(*values.as_ptr().add(item)); R],
                     Start::Destination => self.load::<R>(isa, tile, to),
                 };
-                if let Some(first) = &first {
-                    self.chunk::<R, SHARE, VECTOR, CLIP>(isa, first, shift, &mut acc);
-                }
-                for chunk in chunks.iter().skip(1) {
-                    let met = self.met::<VECTOR>((number, tile), chunk);
-                    self.chunk::<R, SHARE, VECTOR, CLIP>(isa, &met, shift, &mut acc);
+                let mut lines = Lines::<I::V>::new();
+                let turned = if CLIP == LANES && turns {
+                    Some(self.turned::<R, SHARE>(isa, (number, tile), shift.0, &mut lines))
+                } else {
+                    None
+                };
+                // One text for all chunks: a second would be compiled a second time for every size of tile.
+                for (index, chunk) in chunks.iter().enumerate() {
+                    let mut met = match &first {
+                        Some(first) if index == 0 => *first,
+                        _ => self.met::<VECTOR>((number, tile), chunk),
+                    };
+                    let mut from = shift;
+                    if let Some(turned) = turned {
+                        met.pitch = Turn::pitch(I::LANES);
+                        (met.src, from.0) = (turned.wrapping_add(chunk.first * met.pitch), 0);
+                    }
+                    self.chunk::<R, SHARE, VECTOR, CLIP>(isa, &met, from, &mut acc);
                 }
                 self.store::<R>(isa, tile, to, &acc);
             }
         }
+    }
+
+    /// Turns the lines of a tile; returns where the first is.
+    ///
+    /// # Safety
+    /// The memory must cover the tile's reach.
+    #[inline(always)]
+    unsafe fn turned<const R: usize, const SHARE: usize>(
+        &self,
+        isa: I,
+        (number, tile): (usize, &Tile),
+        shift: usize,
+        lines: &mut Lines<I::V>,
+    ) -> *const A {
+        let offsets = &self.plan.offsets;
+        let real = ones(tile.real.end) & !ones(tile.real.start) & ones(offsets.taps.0 + (R - 1) * SHARE);
+        let from = (self.src.wrapping_add(tile.src + shift), offsets.pitch);
+        // SAFETY: what the edge has of real lines is inside the reach, and chunks read no other lines.
+        unsafe { lines.fill(isa, offsets.turn, from, &offsets.edges[number], real) }
     }
 
     /// What a chunk of taps meets in a tile.
@@ -156,8 +190,11 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
             src: self.src.wrapping_add(tile.src + chunk.first * offsets.pitch),
             weights: self.weights.wrapping_add((chunk.weights + (from - chunk.others.start) * chunk.taps) * width),
             live: self.live.map(|live| &live[chunk.live + from - chunk.others.start..][..others.len()]),
-            edges: offsets.edges.get(number * offsets.others.len() + others.start..).unwrap_or(&[]),
-            turns: offsets.turns.get(others.clone()).unwrap_or(&[]),
+            edges: match offsets.turn {
+                Turn::None => offsets.edges.get(number * offsets.others.len() + others.start..).unwrap_or(&[]),
+                _ => &[],
+            },
+            pitch: offsets.pitch,
             others: &offsets.others[others],
             real: ones(line(tile.real.end)) & !ones(line(tile.real.start)),
         }
@@ -243,7 +280,8 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         if const { TAPS > most_taps(I::REGISTERS) } {
             unreachable!("no such chunk");
         }
-        let pitch = self.plan.offsets.pitch;
+        let pitch = met.pitch;
+        let spreads = self.plan.offsets.turn == Turn::Spread;
         // A local copy, so that sums stay in registers whatever became of `acc`.
         let mut sums = *acc;
         let step = TAPS * if VECTOR { I::LANES } else { 1 };
@@ -265,17 +303,16 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                 unsafe { self.unshared(isa, line, &w, &mut sums) };
                 continue;
             }
-            let (mut pitch, mut mask) = (pitch, isa.mask(0, I::LANES));
-            let mut lines = Lines::<I::V, 22>::new();
+            let mut mask = isa.mask(0, I::LANES);
             if CLIP == LANES {
-                let edge = &met.edges[index];
-                mask = isa.mask(edge.start, edge.end);
-                if let Some(&turn) = met.turns.get(index) {
-                    let real = met.real & ones(TAPS + (R - 1) * SHARE);
-                    // SAFETY: what the edge has of real lines is inside the reach; no others are used below.
-                    line = unsafe { lines.fill(isa, turn, (line, pitch), edge, real) };
-                    (pitch, mask) = (I::LANES, isa.mask(0, I::LANES));
-                    w.iter_mut().for_each(|w| *w = spread(isa, turn, *w));
+                match met.edges.get(index) {
+                    Some(edge) => mask = isa.mask(edge.start, edge.end),
+                    None if spreads => {
+                        for w in &mut w {
+                            *w = spread(isa, other, *w);
+                        }
+                    }
+                    None => {}
                 }
             }
             unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21] {
