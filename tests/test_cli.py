@@ -51,9 +51,19 @@ FAMILIES = (
     "HyenaOperator fwdbwd f32 nchw cpu n1 c4 i64",
     "dcls_kernel fwdbwd f32 nchw cpu g9 m5 k7x7",
     "Dcls2d fwdbwd f32 nchw cpu n2 c3 i9x9 m5 k7x7",
+    "Dcls2d_v1 fwdbwd f32 nchw cpu n2 c3 i9x9 m5 k7x7",
+    "Dcls2d_max fwdbwd f32 nchw cpu n2 c3 i9x9 m5 k7x7",
+    "Dcls2d_gauss fwdbwd f64 nchw cpu n2 c3 i9x9 m5 k7x7",
+    "Dcls1d_update fwd f32 nchw cpu n2 c5 k7",
     "ShiftwiseConv2d fwdbwd f32 nchw cpu n2 c3 i9x9 k9",
     "CrossConv2d fwd f32 nchw cpu n2 c3 i9x40 k15",
     "InceptionDWConv2d fwdbwd f32 nchw cpu n2 c24 i9x9",
+    "SMPConv2d fwdbwd f32 nchw cpu n2 c3 o3 i9x9 k7x7",
+    "WeightedConv2d fwdbwd f32 nchw cpu n2 c3 o4 i9x9 k5x5",
+    "GaussianComposedConv2d fwdbwd f64 nchw cpu n2 c3 o4 i9x9 k3x3",
+    "GaborConv2d fwdbwd f32 nchw cpu n2 c3 o4 i9x9 k5x7",
+    "ContinuousKernelConv1d fwdbwd f32 nchw cpu n2 c3 o3 i30 k21",
+    "ContinuousKernelConv2d fwd f32 nchw cpu n2 c3 o3 i9x9 k5x5",
 )
 CONV = "conv fwd f32 nchw cpu n1 g19 ci1 co1 i9x12 k3x3 s1x1 d1x1 p1+1x1+1"
 

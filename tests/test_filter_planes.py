@@ -12,7 +12,7 @@ from striate.ops._planes import _by_torch, _grad_by_torch, filter_planes, filter
 
 F32, F64 = torch.float32, torch.float64
 ROWS = [row["name"] for row in striate.kernels() if row["op"] == "filter_planes" and row["available"]]
-SIZES = [(7, 7), (14, 14), (2, 2), (3, 8), (28, 5), (13, 22), (64, 64), (56, 30), (9, 49)]
+SIZES = [(7, 7), (14, 14), (2, 2), (3, 8), (28, 5), (13, 22), (64, 64), (56, 30), (9, 49), (16, 24)]
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import striate
 from striate import compat, nn
+from striate.nn._projections import from_rows, into_rows
 from striate.nn.modal import hankel_singular_values
 
 F64 = torch.float64
@@ -268,6 +269,40 @@ def test_partial_and_frequency_sparse_are_their_definitions() -> None:
         masked[..., kept // 2 :] = 0
         expected = torch.fft.irfft(x_f * masked, n=n)[..., :41]
         assert torch.allclose(compat.FrequencySparseFFTConv(kept)(x, k), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_projections_leave_gradients_in_the_order_of_their_input(bias: bool) -> None:
+    layer = torch.nn.Linear(5, 3, bias=bias, dtype=F64)
+    for function, x, turned in (
+        (from_rows, random(2, 5, 7), lambda x: layer(x.transpose(1, 2))),
+        (into_rows, random(2, 7, 5), lambda x: layer(x).transpose(1, 2)),
+    ):
+        x.requires_grad_()
+        wanted = [x, *layer.parameters()]
+        y, expected = function(layer, x), turned(x)
+        grad = torch.randn_like(y, memory_format=torch.contiguous_format)
+        found = torch.autograd.grad(y, wanted, grad)
+        assert torch.allclose(y, expected, atol=1e-12) and y.is_contiguous() and found[0].is_contiguous()
+        for ours, theirs in zip(found, torch.autograd.grad(expected, wanted, grad), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-12)
+        assert torch.autograd.gradgradcheck(lambda x, f=function: f(layer, x).square(), (x,))
+        assert torch.allclose(torch.func.vmap(lambda x, f=function: f(layer, x))(x[None]), y[None])
+
+
+def test_frequency_sparse_kernels_are_kept_until_they_change() -> None:
+    x, k, module = random(1, 3, 41), random(3, 41, seed=1), compat.FrequencySparseFFTConv(10)
+    with torch.no_grad():
+        first = module(x, k)
+        low = module._kept[-1]
+        assert torch.equal(module(x, k), first) and module._kept[-1] is low
+        k.data.mul_(2)
+        assert torch.allclose(module(x, k), 2 * first) and module._kept[-1] is not low
+        assert module(x[..., :30], k).shape == (1, 3, 30)
+    k.requires_grad_()
+    (slope,) = torch.autograd.grad(module(x, k).sum(), k)
+    assert torch.allclose((slope * k).sum(), 2 * first.sum())
+    assert not module.state_dict()
 
 
 def test_projections_that_are_more_than_their_layer_are_called() -> None:

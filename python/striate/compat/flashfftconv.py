@@ -77,8 +77,9 @@ class PartialFFTConv(nn.Module):
 class FrequencySparseFFTConv(nn.Module):
     """Convolution with a kernel of which only the lowest ``N_partial / 2`` of ``L + 1`` frequencies are kept.
 
-    The frequencies are those of a transform of 2 L, as in the original. The low-pass kernel is made once per kernel
-    (and is no longer causal); the input is then convolved like any other: no work of its transform is saved.
+    The frequencies are those of a transform of 2 L, as in the original. The low-pass kernel (which is no longer causal)
+    is made once per kernel where no gradient of that is wanted, and the input is then convolved like any other: no work
+    of its transform is saved, because on a processor little could be.
     """
 
     def __init__(self, N_partial: int) -> None:
@@ -86,14 +87,34 @@ class FrequencySparseFFTConv(nn.Module):
         if N_partial < 0:
             raise ValueError(f"N_partial: expected at least 0, got {N_partial}")
         self.N_partial = N_partial
+        # Length, kernel and its low frequencies. Kernels are known again by their numbers (ADR 9).
+        self._kept: tuple[int, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor, k: Tensor) -> Tensor:
         """``x`` [B, H, L], ``k`` [H, Lk] or [1, Lk] with Lk <= 2 L."""
         length = x.shape[-1]
-        wide = k.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-        spectrum = torch.fft.rfft(wide, n=2 * length)
-        kept = torch.arange(length + 1) < self.N_partial // 2
-        low = torch.fft.irfft(torch.where(kept, spectrum, 0), n=2 * length)
+        low = self._low(k.to(torch.float64 if x.dtype == torch.float64 else torch.float32), length)
         # Modulo 2 L the second half stands for taps that look ahead.
         ahead = F.pad(low[..., length + 1 :].flip(-1), (1, 0))
         return fft_conv1d(x, low[..., :length], order="convolution", kernel_reversed=ahead)
+
+    def _low(self, k: Tensor, length: int) -> Tensor:
+        """The kept frequencies of a kernel, as taps modulo 2 L."""
+        keeps = not (
+            (torch.is_grad_enabled() and k.requires_grad)
+            or torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+        )
+        kept = self._kept
+        if keeps and kept is not None and kept[0] == length and _same(kept[1], k):
+            return kept[2]
+        spectrum = torch.fft.rfft(k, n=2 * length)
+        spectrum = torch.where(torch.arange(length + 1, device=k.device) < self.N_partial // 2, spectrum, 0)
+        low = torch.fft.irfft(spectrum, n=2 * length)
+        if keeps:
+            self._kept = (length, k.detach().clone(), low.detach())
+        return low
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)

@@ -6,8 +6,11 @@ projection that is more than its layer (another class, hooks) is called as it is
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 
 def untouched(layer: nn.Module) -> bool:
@@ -20,14 +23,66 @@ def into_rows(layer: nn.Linear, x: Tensor) -> Tensor:
     """``layer(x).transpose(1, 2)`` for x ``[N, L, features]``, contiguous."""
     if type(layer) is not nn.Linear or not untouched(layer):
         return layer(x).transpose(1, 2)
-    return _product(layer.weight.expand(x.shape[0], -1, -1), x.transpose(1, 2), layer.bias, 1)
+    return _projected(x, layer, True)
 
 
 def from_rows(layer: nn.Linear, x: Tensor) -> Tensor:
     """``layer(x.transpose(1, 2))`` for x ``[N, channels, L]``."""
     if type(layer) is not nn.Linear or not untouched(layer):
         return layer(x.transpose(1, 2))
-    return _product(x.transpose(1, 2), layer.weight.t().expand(x.shape[0], -1, -1), layer.bias, 2)
+    return _projected(x, layer, False)
+
+
+def _projected(x: Tensor, layer: nn.Linear, into: bool) -> Tensor:
+    if _differentiated(x):
+        result: Tensor = _Projection.apply(x, layer.weight, layer.bias, into)
+        return result
+    return _either(x, layer.weight, layer.bias, into)
+
+
+def _either(x: Tensor, weight: Tensor, bias: Tensor | None, into: bool) -> Tensor:
+    each = (weight if into else weight.t()).expand(x.shape[0], -1, -1)
+    turned = x.transpose(1, 2)
+    return _product(each, turned, bias, 1) if into else _product(turned, each, bias, 2)
+
+
+def _differentiated(x: Tensor) -> bool:
+    """Whether reverse mode alone looks on: transforms, tracing and autocast take the products apart themselves."""
+    return (
+        torch.is_grad_enabled()
+        and x.requires_grad
+        and not torch.is_autocast_enabled(x.device.type)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+class _Projection(torch.autograd.Function):
+    """The product with a gradient of x in the order of x, where torch's would be one of ``x.transpose(1, 2)``.
+
+    In that order everything before it in the backward pass runs across memory, or is copied.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, into: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.into = into
+        return _either(x, weight, bias, into)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, _ = ctx.needs_input_grad
+        rows, across = (grad, x) if ctx.into else (grad.transpose(1, 2), x.transpose(1, 2))
+        each = (weight if ctx.into else weight.t()).expand(x.shape[0], -1, -1)
+        order = (rows.transpose(1, 2), each) if ctx.into else (each, rows)
+        return (
+            torch.bmm(*order) if wants_x else None,
+            torch.bmm(rows, across).sum(0) if wants_weight else None,
+            rows.sum((0, 2)) if wants_bias else None,
+            None,
+        )
 
 
 def pointwise(layer: nn.Module, x: Tensor) -> Tensor:

@@ -16,13 +16,13 @@ from ._family import Family, Member, Statics
 Maybe = Tensor | None
 EPSILON = 1e-7
 _HALVES = (torch.bfloat16, torch.float16)
-_PROFILES = {
+PROFILES = {
     "v0": ("scatter", 1.0),
     "v1": ("triangle", 1.0),
     "max": ("triangle", 1.0),
     "gauss": ("gauss", 0.27),
 }
-VERSIONS = tuple(_PROFILES)
+VERSIONS = tuple(PROFILES)
 
 
 def axes_of(version: str, rank: int) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ def dcls_kernel(
     if reference_slips and len(set(size)) > 1:
         wrong = [size[row] // 2 - size[axis] // 2 for row, axis in enumerate(axes)]
         P = P + P.new_tensor(wrong).reshape(rank, *[1] * (P.dim() - 1))
-    profile, base = _PROFILES[version]
+    profile, base = PROFILES[version]
     return spread(weight, P, SIG, (size, profile, base, axes))
 
 
@@ -104,8 +104,8 @@ def check(weight: Tensor, P: Tensor, SIG: Maybe, size: int | Sequence[int], vers
     for name, value in (("weight", weight), ("P", P), ("SIG", SIG)):
         if not isinstance(value, Tensor) and not (name == "SIG" and value is None):
             raise TypeError(f"dcls_kernel: {name} must be a Tensor, not {type(value).__name__}")
-    if version not in _PROFILES:
-        raise ValueError(f"version: expected one of {', '.join(_PROFILES)}, got {version!r}")
+    if version not in PROFILES:
+        raise ValueError(f"version: expected one of {', '.join(PROFILES)}, got {version!r}")
     if (SIG is None) == (version in ("max", "gauss")):
         wants = "a tensor" if SIG is None else "None"
         raise ValueError(

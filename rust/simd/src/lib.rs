@@ -21,6 +21,7 @@ pub mod rows;
 pub mod sheets;
 mod stockham;
 pub mod sums;
+mod tables;
 mod tiles;
 pub mod turn;
 pub mod wave;
@@ -33,5 +34,5 @@ pub mod x86;
 
 pub use isa::{Convert, Every, Isa, Simd, Task};
 pub use maths::{EveryMaths, Maths};
-pub use roots::forget;
+pub use tables::forget;
 pub use wave::Wave;

@@ -8,14 +8,15 @@ use crate::butterfly::{Place, conjugate_product, product};
 use crate::isa::Task;
 use crate::stockham::{Line, Pass, Stage, stages};
 use crate::wave::Wave;
+use std::sync::Arc;
 use striate_core::Accumulator;
 
 /// Planes of one size.
 pub struct Planes<A> {
     height: usize,
     width: usize,
-    down: Vec<Stage<A>>,
-    across: Vec<Stage<A>>,
+    down: Arc<Vec<Stage<A>>>,
+    across: Arc<Vec<Stage<A>>>,
 }
 
 impl<A: Accumulator> Planes<A> {

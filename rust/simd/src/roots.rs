@@ -1,10 +1,9 @@
-//! Tables of roots of unity for [`crate::fourier`], made once per length and kept until they are forgotten.
+//! Tables of roots of unity for [`crate::fourier`], made once per length.
 
 use crate::isa::Simd;
-use std::any::{Any, TypeId};
-use std::collections::HashMap;
+use crate::tables::remembered;
 use std::f64::consts::TAU;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use striate_core::Accumulator;
 
 /// The roots of the two square roots' first, for every block of every level.
@@ -52,30 +51,7 @@ impl<A: Accumulator> Roots<A> {
     }
 }
 
-/// Tables by element type, length and lanes.
-type Known = HashMap<(TypeId, usize, usize), Arc<dyn Any + Send + Sync>>;
-
-static KNOWN: Mutex<Option<Known>> = Mutex::new(None);
-
 /// The table for a transform of `length` complex numbers.
 pub fn roots<A: Accumulator, I: Simd<A>>(length: usize) -> Arc<Roots<A>> {
-    let key = (TypeId::of::<A>(), length, I::LANES);
-    // Nobody waits for the lock, which a forked child may find locked for ever: whoever does not get it at once makes
-    // a table of its own.
-    let found = KNOWN.try_lock().ok().and_then(|mut known| known.get_or_insert_default().get(&key).cloned());
-    let table = found.unwrap_or_else(|| {
-        let made: Arc<dyn Any + Send + Sync> = Arc::new(Roots::<A>::new(length, I::LANES));
-        match KNOWN.try_lock() {
-            Ok(mut known) => known.get_or_insert_default().entry(key).or_insert(made).clone(),
-            Err(_) => made,
-        }
-    });
-    table.downcast().expect("the key names the type")
-}
-
-/// Gives the memory of all tables back once running calls are done; keeps them when a call is just looking one up.
-pub fn forget() {
-    if let Ok(mut known) = KNOWN.try_lock() {
-        *known = None;
-    }
+    remembered((length, I::LANES), || Roots::new(length, I::LANES))
 }

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..operands import in_layout
 from ..specs import Spec
 
-MODULES = ("pool", "causal", "fft", "dcls")
+MODULES = ("pool", "causal", "fft", "dcls", "builders")
 # Contenders that compute something else, and stand beside the others for orientation only.
 OTHERS = ("clone", "plain")
 

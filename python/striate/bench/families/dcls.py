@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from math import prod
 from typing import Any, cast
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 import striate
 
-from ...ops.dcls import formula
+from ...ops.dcls import PROFILES, axes_of, formula
 from ..specs import Spec
 from . import Contest, Op, draw, rounding
 
@@ -76,7 +77,7 @@ def _by_torch(layer: nn.Module) -> nn.Module:
 
 
 class _BuiltByTorch(nn.Module):
-    """A layer with learnable spacings in torch's operators."""
+    """A layer with learnable spacings on two axes in torch's operators."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -86,16 +87,17 @@ class _BuiltByTorch(nn.Module):
         """The same numbers as the layer."""
         layer: Any = self.layer
         size = tuple(layer.dilated_kernel_size)
-        kernel = formula(layer.weight, layer.P, None, (size, "scatter", 1.0, (0, 1)))
+        statics = (size, *PROFILES[layer.version], axes_of(layer.version, 2))
+        kernel = formula(layer.weight, layer.P, layer.SIG, statics)
         return F.conv2d(x, kernel, layer.bias, padding=size[0] // 2, groups=layer.groups)
 
 
-def _learned(spec: Spec) -> Contest:
+def _learned(version: str, spec: Spec) -> Contest:
     batch, channels, elements, (size, *_) = spec.one("n"), spec.one("c"), spec.one("m"), spec["k"]
     pad = size // 2
     settings: dict[str, Any] = {"padding": pad, "groups": channels}
     layer = striate.nn.Dcls2d(
-        channels, channels, elements, dilated_kernel_size=size, version="v0", **settings
+        channels, channels, elements, dilated_kernel_size=size, version=version, **settings
     )
     layer.to(spec.device, spec.dtype)
     plain = striate.nn.Conv2d(channels, channels, size, **settings).to(spec.device, spec.dtype)
@@ -104,6 +106,37 @@ def _learned(spec: Spec) -> Contest:
     macs = channels * (batch * prod(spec["i"]) * size**2 + elements * size**2)
     terms = batch * prod(spec["i"]) if spec.pass_ != "fwd" else size**2
     return Contest({"striate": layer, "plain": plain}, (x,), exact, macs, rounding(spec, terms), layer=True)
+
+
+def _delays(spec: Spec) -> Contest:
+    """One time step behind random ones; ``plain`` is the dense kernel on the last K samples."""
+    batch, channels, size = spec.one("n"), spec.one("c"), spec.one("k")
+    layer = striate.nn.Dcls1d(channels, channels, 1, dilated_kernel_size=size, version="v0", bias=False)
+    with torch.no_grad():
+        layer.P.uniform_(-(size // 2), size // 2).round_()
+    layer.to(spec.device, spec.dtype)
+    state, past = layer.initial_state(batch), draw(spec, size - 1, batch, channels)
+    with torch.no_grad():
+        for sample in past:
+            layer.step(sample, state)
+        dense = layer.kernel().flatten(1)
+    windows = [past.movedim(0, -1)]
+
+    def met(x: Tensor) -> Tensor:
+        return torch.cat([windows[0].to(x.dtype)[..., 1 - size :], x.unsqueeze(-1)], -1)
+
+    def plain(x: Tensor) -> Tensor:
+        windows[0] = met(x)
+        return F.linear(windows[0].flatten(1), dense)
+
+    calls = {"striate": lambda x: layer.step(x, state)[0], "plain": plain}
+    exact = partial(_exactly, met, dense.double())
+    macs = batch * channels**2
+    return Contest(calls, (draw(spec, batch, channels),), exact, macs, rounding(spec, channels), layer=True)
+
+
+def _exactly(met: Callable[[Tensor], Tensor], dense: Tensor, x: Tensor) -> Tensor:
+    return F.linear(met(x).flatten(1), dense)
 
 
 class ExpandShiftAdd(nn.Module):
@@ -200,7 +233,11 @@ def _masked(spec: Spec) -> Contest:
 
 OPS = {
     "dcls_kernel": Op(("g", "m", "k"), _construct),
-    "Dcls2d": Op(("n", "c", "i", "m", "k"), _learned),
+    "Dcls1d_update": Op(("n", "c", "k"), _delays),
+    "Dcls2d": Op(("n", "c", "i", "m", "k"), partial(_learned, "v0")),
+    "Dcls2d_v1": Op(("n", "c", "i", "m", "k"), partial(_learned, "v1")),
+    "Dcls2d_max": Op(("n", "c", "i", "m", "k"), partial(_learned, "max")),
+    "Dcls2d_gauss": Op(("n", "c", "i", "m", "k"), partial(_learned, "gauss")),
     "ShiftwiseConv2d": Op(("n", "c", "i", "k"), _shiftwise),
     "CrossConv2d": Op(("n", "c", "i", "k"), _masked),
     "InceptionDWConv2d": Op(("n", "c", "i"), _inception),
