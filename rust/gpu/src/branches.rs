@@ -54,8 +54,10 @@ impl Plan {
         if branches.form == Form::Split {
             return Err("form: a convolution takes all channels of its tensors, not some".into());
         }
+        let tf32 = request.settings.integer("tf32").unwrap_or(0) != 0;
         for branch in &mut branches.branches {
             branch.problem.device = Device::Cuda;
+            branch.problem.tf32 = tf32 && branch.problem.dtype == DType::F32;
         }
         let rows = branches.branches.iter().map(|branch| row_of(&branch.problem)).collect::<Result<_, Why>>()?;
         let count = branches.batch * branches.channels * branches.plane;

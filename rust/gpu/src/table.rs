@@ -5,7 +5,7 @@ use striate_core::{DeviceOperation, Kernel, Recipe};
 
 /// The rows of the device.
 pub fn rows() -> &'static [Kernel<Recipe>] {
-    static ROWS: [Kernel<Recipe>; 2] = [toeplitz::ROW, depthwise::ROW];
+    static ROWS: [Kernel<Recipe>; 3] = [toeplitz::ROW, toeplitz::TF32, depthwise::ROW];
     &ROWS
 }
 
