@@ -49,8 +49,8 @@ def _capability(device: torch.device) -> tuple[int, int]:
 
 
 # What is compiled keeps what was allowed when it was traced.
-for _asked in (_allows_tf32, _capability):
-    _asked._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def shared_bytes(device: torch.device) -> int:

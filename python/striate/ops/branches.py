@@ -94,7 +94,7 @@ def _together(form: str, x: Tensor, branches: Sequence[Branch]) -> bool:
     """Whether the one pass takes them; transforms, tracing and other memory orders go branch by branch."""
     first = branches[0].weight
     return (
-        (x.is_cpu or (x.is_cuda and form != "split" and _cuda.own_rows()))
+        (x.is_cpu or (x.is_cuda and _cuda.own_rows()))
         and x.dtype in DTYPE_WORDS
         and x.is_contiguous()
         and first.dtype in (x.dtype, torch.float32 if x.dtype in _HALVES else x.dtype)

@@ -2,6 +2,7 @@
 //! cuda/toeplitz_weigh.cuh: how a problem is cut into tiles.
 
 use crate::depthwise::{ceil_div, scalar, sweep_words};
+use crate::placed::Placed;
 use crate::toeplitz_weigh::Share;
 use striate_core::recipe::{Unit, values};
 use striate_core::{Axis, DType, Kernel, Launch, Layout, Pass, Problem, Recipe, Role, Sweep, Why, Word};
@@ -111,6 +112,11 @@ pub fn is_flat(axis: &Axis) -> bool {
 }
 
 fn compile(problem: &Problem) -> Recipe {
+    compile_placed(&Placed::whole(problem))
+}
+
+/// The recipe of a problem somewhere.
+pub fn compile_placed(problem: &Placed<'_>) -> Recipe {
     // `supports` has made the same cut.
     if problem.pass == Pass::Dw {
         return Share::new(problem).map(|share| share.recipe(problem)).unwrap_or_default();
@@ -121,14 +127,14 @@ fn compile(problem: &Problem) -> Recipe {
 
 /// Steps of image, channel and row, and the size of a plane. In the output the channels of a group lie one after
 /// another, so that the step of channels is the same throughout.
-pub fn planes(problem: &Problem, role: Role) -> ([i64; 3], [i64; 2]) {
+pub fn planes(problem: &Placed<'_>, role: Role) -> ([i64; 3], [i64; 2]) {
     let (strides, dims) = (problem.strides(role), problem.geometry.dims(role));
     ([strides[0], strides[2], strides[4]].map(|s| s as i64), [dims[4], dims[5]].map(|d| d as i64))
 }
 
 /// The largest power of two that divides a row and moves in one instruction, of elements of so many bytes.
 pub fn piece(row: i64, size: i64) -> i64 {
-    1 << (16 / size | row).trailing_zeros()
+    1 << ((16 / size) | row).trailing_zeros()
 }
 
 /// Elements between lines of `eighths` in shared memory: an odd number of 16 bytes, so that ldmatrix meets all banks.
@@ -285,7 +291,7 @@ impl Cut {
             * if problem.pass == Pass::Fwd { g.c_out() } else { 1 }
     }
 
-    fn launch(&self, problem: &Problem) -> Launch {
+    fn launch(&self, problem: &Placed<'_>) -> Launch {
         let g = &problem.geometry;
         let [source, _, out] = Role::of(problem.pass);
         let ((from, [height, width]), (to, [_, to_width])) = (planes(problem, source), planes(problem, out));

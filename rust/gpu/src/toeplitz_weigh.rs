@@ -1,6 +1,7 @@
 //! Weight gradients of [`crate::toeplitz`], cuda/toeplitz_weigh.cuh: how a problem is cut into tiles and splits.
 
 use crate::depthwise::{axis_words, ceil_div, scalar, sum};
+use crate::placed::Placed;
 use crate::toeplitz::{RESIDENT, SHARED, is_flat, piece, pitch, planes};
 use striate_core::recipe::{Unit, values};
 use striate_core::{DType, Launch, Problem, Recipe, Role, Word};
@@ -98,7 +99,7 @@ impl Share {
     }
 
     /// Partial sums, then their sum.
-    pub fn recipe(&self, problem: &Problem) -> Recipe {
+    pub fn recipe(&self, problem: &Placed<'_>) -> Recipe {
         let g = &problem.geometry;
         let [_, a1, a2] = g.axes();
         let ((grad, [_, grad_width]), (source, [_, source_width])) =
