@@ -1,23 +1,33 @@
 #!/usr/bin/env bash
 # Everything that needs a CUDA device, in one command: correctness, sanitizers, then measurements.
 #
-#   bench/gpu.sh [--dry-run] [--quick] [WHEEL]
+#   bench/gpu.sh [--dry-run] [--quick] [--only=REGEX] [--within=SECONDS] [--pack] [WHEEL]
+#
+# Where a machine is lent for minutes: --only runs the steps whose names match, --within gives up on what is not done
+# in so many seconds and skips the rest, --pack leaves two files, summary.json and an archive of everything else.
+#
+#   bench/gpu.sh --quick --within=540 --pack --only='install|machine|info|tests|check'
+#   bench/gpu.sh --quick --within=540 --pack --only='install|rivals|roofline|bf16'
 #
 # Builds nothing: it installs the WHEEL (default: the newest in dist/) into the Python that PYTHON names, without
-# asking an index, and takes torch, pytest and hypothesis from there. OUT (default: bench/record/<device>) receives
-# summary.json with a status per step, a log of each, and the records. Without a device, or with --dry-run, every step
+# asking an index, and takes torch, numpy, ml_dtypes, pytest and hypothesis from there. OUT (default:
+# bench/record/<device>) receives summary.json with a status per step, a log of each, and the records; rivals.jsonl has
+# the goals beside the figures, and logs/rivals.txt the same as a table. Without a device, or with --dry-run, every step
 # says SKIPPED and the exit status is 0; otherwise it is the number of steps that failed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 python=${PYTHON:-python3}
-dry=0 preset=full seconds=300 wheel=
+dry=0 preset=full seconds=300 wheel= only=. within=0 pack=0
 for word in "$@"; do
     case $word in
     --dry-run) dry=1 ;;
     --quick) preset=quick seconds=30 ;;
+    --only=*) only=${word#*=} ;;
+    --within=*) within=${word#*=} ;;
+    --pack) pack=1 ;;
     -*)
-        echo "usage: bench/gpu.sh [--dry-run] [--quick] [WHEEL]" >&2
+        echo "usage: bench/gpu.sh [--dry-run] [--quick] [--only=REGEX] [--within=SECONDS] [--pack] [WHEEL]" >&2
         exit 2
         ;;
     *) wheel=$word ;;
@@ -47,15 +57,18 @@ note() {
     printf '%-12s %-8s %6s s  %s\n' "$1" "$2" "$3" "$4"
 }
 
-# step NAME COMMAND...: runs it, keeps its output, goes on in any case.
+# step NAME COMMAND...: runs it in the time that is left, keeps its output, goes on in any case.
 step() {
-    local name=$1 begun=$SECONDS
+    local name=$1 begun=$SECONDS left=$((within > 0 ? within - SECONDS : 86400))
     shift
+    [[ $name =~ $only ]] || return 0
     if [[ -n $why ]]; then
         note "$name" SKIPPED 0 "$why"
+    elif ((left < 5)); then
+        note "$name" SKIPPED 0 "no time is left"
     elif [[ $1 != env ]] && ! command -v "$1" >/dev/null; then
         note "$name" SKIPPED 0 "$1 is not installed"
-    elif "$@" >"$out/logs/$name.txt" 2>&1; then
+    elif timeout -k 5 "$left" "$@" >"$out/logs/$name.txt" 2>&1; then
         note "$name" passed $((SECONDS - begun)) ""
     else
         failed=$((failed + 1))
@@ -78,6 +91,7 @@ for tool in memcheck racecheck initcheck synccheck; do
     step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --launch-timeout 600 \
         "${tests[@]}" tests/test_cuda_device.py -k sample
 done
+step rivals env STRIATE_CUDA=1 "$python" bench/gpu_rivals.py --json "$out/rivals.jsonl"
 step roofline "${bench[@]}" roofline --fresh --device cuda
 for family in goals replknet_31b slak_tiny convnext_tiny unireplknet_t multiresnet causal_short pool dcls; do
     for dtype in f32 bf16; do
@@ -86,16 +100,22 @@ for family in goals replknet_31b slak_tiny convnext_tiny unireplknet_t multiresn
             --json "$out/$family-$dtype.jsonl"
     done
 done
-step rivals env STRIATE_CUDA=1 "$python" bench/gpu_rivals.py --json "$out/rivals.jsonl"
 
 if [[ -z $why ]]; then
     commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
     {
         printf '{"device": "%s", "commit": "%s", "wheel": "%s", "steps": [\n' "$device" "$commit" "${wheel##*/}"
-        printf '  %s' "${lines[0]}"
-        printf ',\n  %s' "${lines[@]:1}"
+        between=
+        for line in "${lines[@]}"; do
+            printf '%s  %s' "$between" "$line"
+            between=$',\n'
+        done
         printf '\n]}\n'
     } >"$out/summary.json"
+    if [[ $pack == 1 ]]; then
+        tar -czf "$out.tar.gz" -C "$out" --exclude=summary.json . && rm -rf "$out/logs" "$out"/*.jsonl &&
+            mv "$out.tar.gz" "$out/records.tar.gz"
+    fi
     echo "records: $out"
 fi
 exit "$failed"

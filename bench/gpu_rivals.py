@@ -3,8 +3,9 @@
     STRIATE_CUDA=1 python bench/gpu_rivals.py [--json FILE]
 
 Every call is timed between two events of the device after its caches were overwritten, contenders in turns. A line of
-JSON per case: seconds of each contender (median and least), the bytes that must move, and the share of the measured
-copy bandwidth that striate reaches. Without a device every case says SKIPPED.
+JSON per case: seconds of each contender (median and least), the bytes that must move, the share of the measured copy
+bandwidth that striate reaches, and the goals of the case beside what was measured; then the goals as a table. Without a
+device every case says SKIPPED.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import argparse
 import importlib
 import importlib.util
 import json
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,6 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import striate
+from striate.bench.families.dcls import ExpandShiftAdd
+from striate.ops import dcls
 
 Call = Callable[[], Any]
 ROUNDS, WARM = 30, 5
@@ -39,6 +43,8 @@ class Case:
     moved: int
     """bytes read and written at least"""
     contenders: Callable[[], dict[str, Call]]
+    goals: dict[str, float] = field(default_factory=dict)
+    """by contender, or "best" for the fastest but a copy: its time over striate's, at least"""
 
 
 def optional(module: str, name: str) -> Any:
@@ -47,6 +53,92 @@ def optional(module: str, name: str) -> Any:
         return getattr(importlib.import_module(module), name, None)
     except (ImportError, OSError):
         return None
+
+
+def depthwise(size: tuple[int, ...], kernel: tuple[int, ...], least: float, copy: float = 0.0) -> Case:
+    """A depthwise convolution in bfloat16; "best" is torch in either memory order, compiled or not."""
+
+    def contenders() -> dict[str, Call]:
+        x, w, pads = *operands(size, kernel), tuple(k // 2 for k in kernel)
+        conv = F.conv1d if len(kernel) == 1 else F.conv2d
+
+        def plain(x: Tensor) -> Tensor:
+            return conv(x, w, None, 1, pads, 1, size[1])
+
+        own = striate.depthwise_conv1d if len(kernel) == 1 else striate.depthwise_conv2d
+        compiled = torch.compile(plain, dynamic=False)
+        return {
+            "striate": lambda: own(x, w, padding=pads),
+            "torch": lambda: plain(x),
+            "torch.compile": lambda: compiled(x),
+            "copy": x.clone,
+        } | last(x, plain)
+
+    goals = {"best": least} | ({"copy": copy} if copy else {})
+    return Case(f"conv {named(size, kernel)} bf16", 4 * math.prod(size), contenders, goals)
+
+
+def weights(size: tuple[int, ...], kernel: tuple[int, ...], least: float) -> Case:
+    """The weight gradient of the same."""
+
+    def contenders() -> dict[str, Call]:
+        x, w, pads = *operands(size, kernel), [k // 2 for k in kernel]
+        ones, none, g = [1] * len(kernel), [0] * len(kernel), torch.randn_like(x)
+        axes = ("x".join(str(k) for k in part) for part in (ones, ones, [f"{p}+{p}" for p in pads], kernel))
+        config = "s{} d{} p{} k{}".format(*axes) + f" g{size[1]}"
+
+        def plain(x: Tensor, g: Tensor) -> Any:
+            return torch.ops.aten.convolution_backward(
+                g, x, w, None, ones, pads, ones, False, none, size[1], [False, True, False]
+            )
+
+        return {
+            "striate": lambda: torch.ops.striate.conv_grad_weight(g, x, config),
+            "torch": lambda: plain(x, g),
+            "copy": x.clone,
+        } | last(x, lambda x: plain(x, g))
+
+    return Case(f"dw {named(size, kernel)} bf16", 4 * math.prod(size), contenders, {"best": least})
+
+
+def operands(size: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Activations and a kernel for each of their channels."""
+    made = torch.randn(size, device="cuda", dtype=torch.bfloat16)
+    return made, torch.randn(size[1], 1, *kernel, device="cuda", dtype=torch.bfloat16)
+
+
+def named(size: tuple[int, ...], kernel: tuple[int, ...]) -> str:
+    """Kernel and size in words."""
+    return f"k{'x'.join(map(str, kernel))} n{size[0]} c{size[1]} {'x'.join(map(str, size[2:]))}"
+
+
+def last(x: Tensor, call: Callable[[Tensor], Any]) -> dict[str, Call]:
+    """Torch with channels last, which lines have not."""
+    if x.dim() != 4:
+        return {}
+    turned = x.to(memory_format=torch.channels_last)
+    return {"torch.channels_last": lambda: call(turned)}
+
+
+def shiftwise(batch: int, channels: int, side: int, size: int) -> Case:
+    """A training step of the layer against maps that are expanded, shifted and added, in float32."""
+
+    def contenders() -> dict[str, Call]:
+        ours = striate.nn.ShiftwiseConv2d(channels, size, 3).cuda()
+        theirs = ExpandShiftAdd(ours)
+        x = torch.randn(batch, channels, side, side, device="cuda", requires_grad=True)
+
+        def step(layer: torch.nn.Module) -> Call:
+            def run() -> None:
+                with torch.enable_grad():
+                    layer(x).square().mean().backward()
+
+            return run
+
+        return {"striate": step(ours), "torch": step(theirs)}
+
+    moved = 8 * batch * channels * side * side
+    return Case(f"shift-wise step n{batch} c{channels} {side} k{size} f32", moved, contenders, {"torch": 15})
 
 
 def causal(batch: int, channels: int, length: int, width: int) -> Case:
@@ -71,9 +163,8 @@ def causal(batch: int, channels: int, length: int, width: int) -> Case:
             found["causal-conv1d"] = lambda: published(x, w, b, activation="silu")
         return found
 
-    return Case(
-        f"causal b{batch} d{channels} l{length} w{width} bf16", 4 * batch * channels * length, contenders
-    )
+    name = f"causal b{batch} d{channels} l{length} w{width} bf16"
+    return Case(name, 4 * batch * channels * length, contenders, {"copy": 0.85})
 
 
 def transform(batch: int, channels: int, length: int) -> Case:
@@ -99,7 +190,9 @@ def transform(batch: int, channels: int, length: int) -> Case:
             found["flash-fft-conv"] = lambda: module(x, k)
         return found
 
-    return Case(f"fft b{batch} d{channels} l{length} bf16", 4 * batch * channels * length, contenders)
+    least = 8 if length <= 8192 else 5 if length <= 16384 else 2.5
+    name, moved = f"fft b{batch} d{channels} l{length} bf16", 4 * batch * channels * length
+    return Case(name, moved, contenders, {"torch.rfft": least})
 
 
 def construction(filters: int, elements: int, size: int) -> Case:
@@ -113,16 +206,30 @@ def construction(filters: int, elements: int, size: int) -> Case:
         )
 
         def build() -> Tensor:
-            return striate.dcls_kernel(w, at, spread, dilated_kernel_size=size)
+            return striate.dcls_kernel(w, at, spread, dilated_kernel_size=size, version="max")
 
-        return {"striate": build, "torch.compile": torch.compile(build, dynamic=False)}
+        def formula() -> Tensor:
+            return dcls.formula(w, at, spread, ([size, size], "triangle", 1.0, list(dcls.axes_of("max", 2))))
 
-    return Case(
-        f"dcls o{filters} m{elements} k{size} f32", 4 * filters * (size * size + 5 * elements), contenders
-    )
+        return {"striate": build, "torch": formula, "torch.compile": torch.compile(formula, dynamic=False)}
+
+    moved = 4 * filters * (size * size + 5 * elements)
+    return Case(f"dcls o{filters} m{elements} k{size} f32", moved, contenders, {"torch": 30})
 
 
 CASES = [
+    depthwise((64, 96, 56, 56), (3, 3), 1, 0.8),
+    depthwise((64, 96, 56, 56), (7, 7), 3, 0.8),
+    depthwise((64, 768, 14, 14), (13, 13), 8),
+    depthwise((32, 128, 56, 56), (31, 31), 15),
+    depthwise((32, 128, 56, 56), (51, 5), 10),
+    depthwise((32, 128, 56, 56), (5, 51), 10),
+    depthwise((8, 1024, 8192), (129,), 10),
+    weights((64, 96, 56, 56), (7, 7), 10),
+    weights((64, 768, 14, 14), (13, 13), 10),
+    weights((32, 128, 56, 56), (31, 31), 10),
+    weights((8, 1024, 8192), (129,), 10),
+    shiftwise(16, 160, 28, 51),
     *(causal(*size, 4) for size in ((8, 2048, 2048), (1, 4096, 16384), (64, 1536, 512))),
     *(transform(8, 768, 1 << bits) for bits in (10, 12, 13, 14)),
     *(transform(1, 256, 1 << bits) for bits in (16, 18, 20)),
@@ -159,6 +266,25 @@ def seconds_of(contenders: dict[str, Call]) -> dict[str, Any]:
     }
 
 
+def judged(goals: dict[str, float], ratios: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """What was to be reached beside what was."""
+    for against, least in goals.items():
+        rivals = [ratio for name, ratio in ratios.items() if name != "copy"]
+        measured = min(rivals, default=None) if against == "best" else ratios.get(against)
+        reached = None if measured is None else measured >= least
+        yield {"against": against, "least": least, "measured": measured, "reached": reached}
+
+
+def table(found: list[dict[str, Any]]) -> Iterator[str]:
+    """A line for every goal."""
+    words = {True: "reached", False: "missed", None: "not measured"}
+    for record in found:
+        for goal in record.get("goals", ()):
+            measured = "-" if goal["measured"] is None else f"{goal['measured']:.2f}"
+            which = f"{record['case']:<40} {goal['against']:<20}"
+            yield f"{which} >= {goal['least']:<5g} {measured:>7}  {words[goal['reached']]}"
+
+
 def records() -> Iterator[dict[str, Any]]:
     """A record per case, the environment first."""
     there = torch.cuda.is_available()
@@ -184,6 +310,7 @@ def records() -> Iterator[dict[str, Any]]:
             record["ratios"] = others
             if "copy" in others:
                 record["copy_share"] = others["copy"]
+            record["goals"] = [*judged(case.goals, others)]
         yield record
         torch.cuda.empty_cache()
 
@@ -195,14 +322,17 @@ def main() -> int:
     )
     parser.add_argument("--json", metavar="FILE", help="write the records as JSON lines")
     options = parser.parse_args()
-    lines = []
+    torch.backends.cudnn.benchmark = True
+    found = []
     with torch.no_grad():
         for record in records():
-            lines.append(json.dumps(record))
-            print(lines[-1], flush=True)
-    if options.json:
-        with open(options.json, "w") as file:
-            file.write("\n".join(lines) + "\n")
+            found.append(record)
+            print(json.dumps(record), flush=True)
+            if options.json:
+                # At once, for whoever runs this may have no time for the rest.
+                with open(options.json, "w") as file:
+                    file.writelines(json.dumps(one) + "\n" for one in found)
+    print(*table(found), sep="\n")
     return 0
 
 

@@ -1,4 +1,5 @@
-// What depthwise convolutions side by side need beside the convolutions: sums of their results, and bias gradients.
+// What depthwise convolutions side by side need beside the convolutions: sums of their results, bias gradients, and
+// channels that none of them takes.
 //
 // Constants of a translation unit, struct K: T, the type of maps; W, that of bias gradients; vec, elements of a thread.
 
@@ -34,13 +35,32 @@ STRIATE_DEVICE void sum_maps(const SumMapsArgs& args) {
     store_some(static_cast<T*>(args.out) + i, made, is_aligned(args.out, K::vec * int(sizeof(T))));
 }
 
+struct CopyChannelsArgs {
+    const void* from;
+    void* to;
+    // Elements in all, of a sample, and from one sample to the next.
+    i64 count, each, step;
+};
+
+// The first channels of every sample.
+template <class K>
+STRIATE_DEVICE void copy_channels(const CopyChannelsArgs& args) {
+    using T = typename K::T;
+    const i64 i = (i64(blockIdx.x) * blockDim.x + threadIdx.x) * K::vec;
+    if (i >= args.count) return;
+    const i64 at = i / args.each * args.step + i % args.each;
+    const bool packed = is_aligned(args.from, 16) && is_aligned(args.to, 16);
+    store_some(static_cast<T*>(args.to) + at, load_some<K::vec>(static_cast<const T*>(args.from) + at, packed), packed);
+}
+
 struct SumChannelsArgs {
     const void* maps;
     void* out;
+    // Samples, channels of a sample, positions.
     i64 batch, channels, plane;
 };
 
-// out[c] = the sum of all maps' planes of channel c, one to a block.
+// out[c] = the sum of all maps' planes of channel c, one to a block. There may be fewer blocks than channels.
 template <class K>
 STRIATE_DEVICE void sum_channels(const SumChannelsArgs& args) {
     using T = typename K::T;

@@ -20,6 +20,7 @@
 
 #pragma once
 
+#include "activation.cuh"
 #include "tile.cuh"
 
 namespace striate {
@@ -44,6 +45,7 @@ struct FftArgs {
     void* space;         // numbers of lines
     const void* values;  // spectra of kernels, or sums
     const void* roots;
+    const void *pregate, *postgate, *bias;  // factors where `from` and `to` lie, and a number for each channel
     i64 lines, first;  // how many, and the number of the first: (channel * samples + sample) * windows + window
     i64 samples, windows;
     i64 sharing, kernel;  // lines that share a spectrum, and the number of the first spectrum among `values`
@@ -101,7 +103,9 @@ STRIATE_DEVICE typename K::A fft_coefficient(const FftArgs& args, const FftLine&
     i64 at;
     if (u < line.low || u >= line.high || !fft_place<K>(args, args.in, u, at)) return 0;
     at += line.sample * args.in.sample + line.channel * args.in.channel;
-    return Scalar<S>::widen(static_cast<const S*>(args.from)[at]) * (A(1) / A(i64(1) << args.scale));
+    A value = Scalar<S>::widen(static_cast<const S*>(args.from)[at]);
+    if (K::pregate) value *= Scalar<S>::widen(static_cast<const S*>(args.pregate)[at]);
+    return value * (A(1) / A(i64(1) << args.scale));
 }
 
 template <class K>
@@ -110,8 +114,11 @@ STRIATE_DEVICE void fft_produce(const FftArgs& args, const FftLine& line, int p,
     const int u = line.lowest + p;
     i64 at;
     if (u < line.begin || u >= line.end || !fft_place<K>(args, args.out, u, at)) return;
-    static_cast<D*>(args.to)[line.sample * args.out.sample + line.channel * args.out.channel + at] =
-        Scalar<D>::narrow(value);
+    at += line.sample * args.out.sample + line.channel * args.out.channel;
+    if (K::bias) value += static_cast<const typename K::A*>(args.bias)[line.channel];
+    value = activated<K::activation>(value);
+    if (K::postgate) value *= Scalar<D>::widen(static_cast<const D*>(args.postgate)[at]);
+    static_cast<D*>(args.to)[at] = Scalar<D>::narrow(value);
 }
 
 template <class A>
@@ -361,6 +368,7 @@ STRIATE_DEVICE void fft_write(const FftArgs& args, const FftShare& share, const 
 //   forward, multiply, inverse   what is done
 //   target               0: `space`; 1: coefficients of `to`
 //   rank, periodic       of the signals
+//   pregate, postgate, bias, activation   what is done to coefficients on their way in and out
 template <class K>
 STRIATE_DEVICE void fft_lines(const FftArgs& args) {
     using A = typename K::A;

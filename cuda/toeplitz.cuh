@@ -12,10 +12,13 @@
 //           sources of 8 (N + G - 1) columns, 16 rows        block[] = ldmatrix
 //           for n < N, h < G: sum[n] += block[n + h] f[h]    two eighths in one mma of depth 16
 //
+// In float32 both operands are rounded to tf32 once, in shared memory. There a tap is a word of its own, one copy of
+// the tap row is enough, and an eighth is one mma of depth 8.
+//
 // Sums are carried in float. A source that is not finite spreads over its tile, for the matrices contain zeros.
 //
 // Constants of a translation unit, struct K:
-//   T       Half or Bfloat, of activations, weights and bias
+//   T       Half, Bfloat or float, of activations, weights and bias
 //   mode    0: lines are rows of the plane; 1: lines are columns, which are turned on their way into shared memory;
 //           2: one line, cut into stretches of 8 * tiles elements
 //   tiles   N, eighths of results that a warp sums along the line, odd in mode 2
@@ -56,22 +59,54 @@ STRIATE_DEVICE T tap_at(const T* weight, int at, const Sweep& along, i64 step) {
     return weight[(along.tap0 + t * along.tap_step) * step];
 }
 
-// Two copies of every tap row: word m of copy e holds taps 2 m + e - 8 - shift and the next.
+// Two copies of every tap row: word m of copy e holds taps 2 m + e - 8 - shift and the next. Or, where a tap is a word,
+// one in the place of both: word m holds tap m - 8 - shift.
 template <class T>
 STRIATE_DEVICE void fill_taps(u32* words, const T* weight, const ToeplitzArgs& args, int shift) {
-    const int each = 4 * int(args.eighths) + 4, copy = int(args.copy);
-    each_piece(1, int(args.across.taps), each, [&](int, int t, int m) {
+    constexpr int each = 4 / int(sizeof(T));
+    const int copy = int(args.copy), count = (8 * int(args.eighths) + 8) / each;
+    each_piece(1, int(args.across.taps), count, [&](int, int t, int m) {
         const T* row = weight + (args.across.tap0 + t * args.across.tap_step) * args.across_step;
-        u32 taps[3];
-        for (int e = 0; e < 3; ++e) taps[e] = tap_at(row, 2 * m + e - 8 - shift, args.along, args.along_step).bits;
-        words[2 * t * copy + m] = taps[0] | taps[1] << 16;
-        words[(2 * t + 1) * copy + m] = taps[1] | taps[2] << 16;
+        const auto tap = [&](int e) { return tap_at(row, each * m + e - 8 - shift, args.along, args.along_step); };
+        u32* const to = words + 2 * t * copy + m;
+        if constexpr (each == 1) {
+            *to = to_tf32(tap(0));
+        } else {
+            u32 taps[3];
+            for (int e = 0; e < 3; ++e) taps[e] = tap(e).bits;
+            to[0] = taps[0] | taps[1] << 16;
+            to[copy] = taps[1] | taps[2] << 16;
+        }
     });
 }
 
-// Adds what the lines at `line` (of this lane's row) and the taps at `taps` (of this lane's pair) contribute.
+// Where a lane finds its tap, or pair of taps, of the first matrix of a tap row.
+template <class T>
+STRIATE_DEVICE const u32* lane_taps(const u32* taps, int copy) {
+    const int group = lane_index() / 4, odd = group % 2;
+    return taps + lane_index() % 4 + (sizeof(T) == 4 ? 8 - group : odd * copy + 4 - (group + odd) / 2);
+}
+
+// Adds what the lines at `line` (of this lane's row) and the taps at `taps` (of this lane) contribute.
 template <class K>
-STRIATE_DEVICE void toeplitz_products(float (&sums)[K::tiles][4], const typename K::T* line, const u32* taps) {
+STRIATE_DEVICE void toeplitz_tf32(float (&sums)[K::tiles][4], const float* line, const u32* taps) {
+    u32 f[K::group][2];
+#pragma unroll
+    for (int h = 0; h < K::group; ++h) f[h][0] = taps[8 * h], f[h][1] = taps[8 * h + 4];
+#pragma unroll
+    for (int j = 0; j < K::tiles + K::group - 1; ++j) {
+        u32 block[4];
+        ldmatrix<4>(block, line + 8 * j);
+#pragma unroll
+        for (int h = 0; h < K::group; ++h)
+            if (j >= h && j - h < K::tiles) mma_m16n8k8_tf32(sums[j - h], block, f[h]);
+    }
+}
+
+// The same with half types, whose blocks stay in registers until two of them meet two matrices.
+template <class K>
+STRIATE_DEVICE void toeplitz_halves(float (&sums)[K::tiles][4], const typename K::T* line, const u32* taps) {
+    using T = typename K::T;
     constexpr int blocks = K::tiles + K::group - 1;
     u32 f[K::group], block[2 * blocks];
 #pragma unroll
@@ -89,10 +124,18 @@ STRIATE_DEVICE void toeplitz_products(float (&sums)[K::tiles][4], const typename
         for (int n = 0; n < K::tiles; ++n) {
             const u32* b = block + 2 * (n + h);
             if (h + 1 < K::group)
-                mma_m16n8k16<typename K::T>(sums[n], {b[0], b[1], b[2], b[3]}, {f[h], f[h + 1]});
+                mma_m16n8k16<T>(sums[n], {b[0], b[1], b[2], b[3]}, {f[h], f[h + 1]});
             else
-                mma_m16n8k8<typename K::T>(sums[n], {b[0], b[1]}, f[h]);
+                mma_m16n8k8<T>(sums[n], {b[0], b[1]}, f[h]);
         }
+}
+
+template <class K>
+STRIATE_DEVICE void toeplitz_products(float (&sums)[K::tiles][4], const typename K::T* line, const u32* taps) {
+    if constexpr (sizeof(typename K::T) == 4)
+        toeplitz_tf32<K>(sums, line, taps);
+    else
+        toeplitz_halves<K>(sums, line, taps);
 }
 
 // Which part of the problem a block computes.
@@ -177,6 +220,7 @@ STRIATE_DEVICE void toeplitz_produce(const ToeplitzArgs& args) {
     fill_taps(taps, static_cast<const T*>(args.weight) + tile.channel * args.kernel, args, unaligned);
     cp_async_wait<0>();
     sync_block();
+    round_to_tf32(sources, K::mode == 2 ? along_size - width + depth : images * kept * pitch);
 
     const int lane = lane_index(), row = warp_index() * 16 + lane % 16;
     int line = row;
@@ -185,9 +229,8 @@ STRIATE_DEVICE void toeplitz_produce(const ToeplitzArgs& args) {
         // Rows beyond the last image repeat the first; nobody looks at their sums.
         line = skipped + (image < images ? image * kept + row % lines : 0);
     }
-    const int group = lane / 4, odd = group % 2;
-    const u32* const pair = taps + odd * args.copy + lane % 4 + 4 - (group + odd) / 2;
-    const T* const begin = sources + line * pitch + lane / 16 * 8;
+    const u32* const own_taps = lane_taps<T>(taps, int(args.copy));
+    const T* const begin = sources + line * pitch + lane / 16 * (16 / int(sizeof(T)));
     float sums[K::tiles][4];
     const float start = args.bias ? Scalar<T>::widen(static_cast<const T*>(args.bias)[tile.channel]) : 0.0f;
 #pragma unroll
@@ -197,7 +240,7 @@ STRIATE_DEVICE void toeplitz_produce(const ToeplitzArgs& args) {
     for (int t = 0; t < int(args.across.taps); ++t)
         for (int h = 0; h < int(args.eighths); h += K::group)
             toeplitz_products<K>(sums, begin + t * int(args.across.reach_step) * pitch + 8 * h,
-                                 pair + 2 * t * args.copy + 4 * h);
+                                 own_taps + 2 * t * args.copy + 2 * int(sizeof(T)) * h);
 
     sync_block();
     constexpr int along_pitch = 8 * (K::tiles | 1);

@@ -9,10 +9,11 @@
 //   column n   stands for the rest of s: the gradient from l - n on, a Toeplitz matrix made of pairs of neighbours
 //
 // so that nothing is computed twice and only rows up to a multiple of sixteen in vain. Two warps may share the rows,
-// others share the positions; their sums meet in shared memory in the order of their numbers.
+// others share the positions; their sums meet in shared memory in the order of their numbers. In float32 both signals
+// are rounded to tf32 in shared memory, where an element is a word by itself.
 //
 // Constants of a translation unit, struct K:
-//   T        Half or Bfloat
+//   T        Half, Bfloat or float
 //   rows     sixteens of rows of a warp
 //   columns  N, eighths of columns
 //   warps_m  warps that share the rows
@@ -47,10 +48,38 @@ STRIATE_DEVICE u32 pair_at(const u32* words, int at) {
     return at & 1 ? low >> 16 | high << 16 : low;
 }
 
-// Adds the products of this warp's share of the positions: pairs of eighths from `first` up to `last`.
+// Adds the products of this warp's share of the positions: eighths from `first` up to `last`.
 template <class K>
-STRIATE_DEVICE void weigh_products(float (&sums)[K::rows][K::columns][4], const u32* grads, int shift,
-                                   const typename K::T* const (&lines)[K::rows], int first, int last) {
+STRIATE_DEVICE void weigh_tf32(float (&sums)[K::rows][K::columns][4], const float* grads, int shift,
+                               const float* const (&lines)[K::rows], int first, int last) {
+    const float* const own = grads + MARGIN + lane_index() % 4 - lane_index() / 4 - shift;
+    // f[j] belongs to eighth p - j.
+    u32 f[K::columns][2];
+    const auto matrix = [&](u32(&to)[2], int h) {
+        for (int e = 0; e < 2; ++e) to[e] = h < 0 ? 0u : bits_of(own[8 * h + 4 * e]);
+    };
+#pragma unroll
+    for (int j = 0; j < K::columns; ++j) matrix(f[j], first - 1 - j);
+    for (int p = first; p < last; ++p) {
+#pragma unroll
+        for (int j = K::columns - 1; j > 0; --j) f[j][0] = f[j - 1][0], f[j][1] = f[j - 1][1];
+        matrix(f[0], p);
+#pragma unroll
+        for (int m = 0; m < K::rows; ++m) {
+            u32 a[4];
+            ldmatrix<4>(a, lines[m] + 8 * p);
+#pragma unroll
+            for (int n = 0; n < K::columns; ++n) mma_m16n8k8_tf32(sums[m][n], a, f[n]);
+        }
+    }
+}
+
+// The same with half types, for pairs of eighths.
+template <class K>
+STRIATE_DEVICE void weigh_halves(float (&sums)[K::rows][K::columns][4], const typename K::T* halves, int shift,
+                                 const typename K::T* const (&lines)[K::rows], int first, int last) {
+    using T = typename K::T;
+    const u32* const grads = reinterpret_cast<const u32*>(halves);
     const int pair = MARGIN + lane_index() % 4 * 2 - lane_index() / 4 - shift;
     const auto matrix = [&](int h) { return h < 0 ? 0u : pair_at(grads, pair + 8 * h); };
     // f[j] belongs to eighth 2 p + 1 - j.
@@ -67,7 +96,7 @@ STRIATE_DEVICE void weigh_products(float (&sums)[K::rows][K::columns][4], const 
             u32 a[4];
             ldmatrix<4>(a, lines[m] + 16 * p);
 #pragma unroll
-            for (int n = 0; n < K::columns; ++n) mma_m16n8k16<typename K::T>(sums[m][n], a, {f[n + 1], f[n]});
+            for (int n = 0; n < K::columns; ++n) mma_m16n8k16<T>(sums[m][n], a, {f[n + 1], f[n]});
         }
     }
 }
@@ -121,13 +150,14 @@ STRIATE_DEVICE void toeplitz_weigh(const ToeplitzWeighArgs& args) {
 #pragma unroll
     for (int m = 0; m < K::rows; ++m) {
         const int row = (warp_index() % K::warps_m * K::rows + m) * 16 + lane_index() % 16, tap = row / parts;
-        rows[m] = sources + lane_index() / 16 * 8;
+        rows[m] = sources + lane_index() / 16 * (16 / int(sizeof(T)));
         // Rows beyond the last tap repeat the first; nobody looks at their sums.
         if (tap < taps) rows[m] += tap * reach * pitch + row % parts * 8 * K::columns;
     }
     const int shares = int(blockDim.x) / WARP / K::warps_m, share = warp_index() / K::warps_m;
-    const int pairs = int(args.eighths) / 2, each = (pairs + shares - 1) / shares;
-    const int first = int(least(share * each, pairs)), last = int(least(first + each, pairs));
+    // Steps of as many positions as a product adds up.
+    const int steps = int(args.eighths) * int(sizeof(T)) / 4, each = (steps + shares - 1) / shares;
+    const int first = int(least(share * each, steps)), last = int(least(first + each, steps));
 
     float sums[K::rows][K::columns][4];
 #pragma unroll
@@ -154,7 +184,12 @@ STRIATE_DEVICE void toeplitz_weigh(const ToeplitzWeighArgs& args) {
         cp_async_commit();
         cp_async_wait<0>();
         sync_block();
-        weigh_products<K>(sums, reinterpret_cast<const u32*>(grads), shift, rows, first, last);
+        round_to_tf32(grads + MARGIN, lines * pitch);
+        round_to_tf32(sources, source_lines * pitch);
+        if constexpr (sizeof(T) == 4)
+            weigh_tf32<K>(sums, grads, shift, rows, first, last);
+        else
+            weigh_halves<K>(sums, grads, shift, rows, first, last);
     }
 
     float* const total = reinterpret_cast<float*>(bytes);

@@ -24,7 +24,7 @@ struct Place {
     int image_step, line_step;
 };
 
-// The largest of 8, 4, 2, 1 that divides `given` and to which the address is aligned.
+// The largest of 8, 4, 2, 1 that divides `given` and to which the address is aligned. `given` keeps it to 16 bytes.
 template <class T>
 STRIATE_DEVICE int aligned_piece(const void* address, i64 given) {
     const u64 bits = (reinterpret_cast<u64>(address) / sizeof(T)) | u64(given) | 8u;
@@ -62,15 +62,24 @@ STRIATE_DEVICE void load_pieces(const Window<const T>& window, T* shared, Place 
     });
 }
 
+// Calls move(Piece<VEC>) for `vec` elements at once.
+template <int VEC>
+struct Piece {
+    static constexpr int size = VEC;
+};
+template <class T, class Move>
+STRIATE_DEVICE void by_pieces(int vec, Move move) {
+    if constexpr (sizeof(T) == 2)
+        if (vec == 8) return move(Piece<8>{});
+    if (vec == 4) return move(Piece<4>{});
+    if (vec == 2) return move(Piece<2>{});
+    move(Piece<1>{});
+}
+
 // Starts to load; cp_async_commit, cp_async_wait and sync_block are the caller's.
 template <class T>
 STRIATE_DEVICE void load_window(const Window<const T>& window, T* shared, Place place, int vec) {
-    switch (vec) {
-        case 8: return load_pieces<8>(window, shared, place);
-        case 4: return load_pieces<4>(window, shared, place);
-        case 2: return load_pieces<2>(window, shared, place);
-        default: return load_pieces<1>(window, shared, place);
-    }
+    by_pieces<T>(vec, [&](auto piece) { load_pieces<decltype(piece)::size>(window, shared, place); });
 }
 
 template <int VEC, class T>
@@ -85,11 +94,16 @@ STRIATE_DEVICE void store_pieces(const Window<T>& window, const T* shared, Place
 
 template <class T>
 STRIATE_DEVICE void store_window(const Window<T>& window, const T* shared, Place place, int vec) {
-    switch (vec) {
-        case 8: return store_pieces<8>(window, shared, place);
-        case 4: return store_pieces<4>(window, shared, place);
-        case 2: return store_pieces<2>(window, shared, place);
-        default: return store_pieces<1>(window, shared, place);
+    by_pieces<T>(vec, [&](auto piece) { store_pieces<decltype(piece)::size>(window, shared, place); });
+}
+
+// Rounds numbers in shared memory that all threads have to what tensor cores look at, between barriers of the block;
+// half types are that already.
+template <class T>
+STRIATE_DEVICE void round_to_tf32(T* shared, int count) {
+    if constexpr (sizeof(T) == 4) {
+        for (int i = int(threadIdx.x); i < count; i += int(blockDim.x)) shared[i] = float_of(to_tf32(shared[i]));
+        sync_block();
     }
 }
 
@@ -116,12 +130,7 @@ STRIATE_DEVICE void load_pieces_turned(const Window<const T>& window, T* shared,
 
 template <class T>
 STRIATE_DEVICE void load_window_turned(const Window<const T>& window, T* shared, Place place, int vec) {
-    switch (vec) {
-        case 8: return load_pieces_turned<8>(window, shared, place);
-        case 4: return load_pieces_turned<4>(window, shared, place);
-        case 2: return load_pieces_turned<2>(window, shared, place);
-        default: return load_pieces_turned<1>(window, shared, place);
-    }
+    by_pieces<T>(vec, [&](auto piece) { load_pieces_turned<decltype(piece)::size>(window, shared, place); });
 }
 
 }  // namespace striate

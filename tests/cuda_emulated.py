@@ -60,7 +60,7 @@ def _convolved(func: Any, name: str, args: Any) -> Tensor:
     channels = (x.shape[0], groups, x.shape[1] // groups, weight[0] // groups)
     pads = [side for pair in settings.padding for side in pair]
     axes = (tuple(x.shape[2:]), tuple(weight[-dims:]), settings.stride, settings.dilation, pads)
-    line = conv_line(pass_, (first.dtype, kind), (layout, "cuda"), channels, axes)
+    line = conv_line(pass_, (first.dtype, kind), (layout, "cuda"), channels, axes) + " tf32" * settings.tf32
     out = torch.full_like(made, torch.nan)
     emulate(conv_recipe(line), operands, (out,), seed=1)
     return out

@@ -52,15 +52,15 @@ def emulate(
     workspace = torch.full((recipe["workspace"],), 255, dtype=torch.uint8)
     there = [tensor for tensor in (*operands, *results, workspace) if tensor is not None]
 
-    def word(kind: str, number: int) -> int:
+    def word(kind: str, number: int, offset: int) -> int:
         if kind == "value":
             return number
         if kind == "workspace":
-            return workspace.data_ptr() + number
+            return workspace.data_ptr() + offset
         tensor = (operands if kind == "operand" else results)[number]
-        return 0 if tensor is None else tensor.data_ptr()
+        return 0 if tensor is None else tensor.data_ptr() + offset
 
     for step in recipe["launches"]:
-        arguments = b"".join(struct.pack("<q", word(*pair)) for pair in step["words"])
+        arguments = b"".join(struct.pack("<q", word(*entry)) for entry in step["words"])
         kernel = compile_host(step["source"], sanitize).over(*there)
         launch(kernel, (step["grid"], 1, 1), step["block"], step["shared"], arguments, seed)

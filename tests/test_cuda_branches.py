@@ -38,6 +38,19 @@ def strips(channels: int, dtype: torch.dtype) -> list[Branch]:
     return [*map(ops.centred, weights, biases), even]
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+@pytest.mark.parametrize("spare", [2, 0])
+def test_shares_of_the_channels_are_exact(dtype: torch.dtype, spare: int, own_rows: EmulatedCuda) -> None:
+    """Branches read and write their channels where they lie; those before them are copied."""
+    shapes = ((2, (5, 21)), (1, (21, 5)), (3, (3, 3)))
+    branches = [
+        ops.centred(ones((count, 1, *size), dtype, seed), ones((count,), dtype, 9) if seed < 3 else None)
+        for seed, (count, size) in enumerate(shapes, 1)
+    ]
+    check_exact("split", ones((3, 6 + spare, 14, 15), dtype, 0), branches)
+    assert own_rows.ran == {"branches": 1, "branches_grad_input": 1, "branches_grad_weight": 1}
+
+
 @pytest.mark.parametrize(("dtype", "form"), [(F32, "each"), (BF16, "each"), (BF16, "sum")], ids=str)
 def test_strips_are_exact_in_every_pass(dtype: torch.dtype, form: str, own_rows: EmulatedCuda) -> None:
     check_exact(form, ones((2, 3, 14, 15), dtype, 0), strips(3, dtype))
@@ -53,7 +66,7 @@ def test_lines_volumes_and_wide_weights() -> None:
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=3, suppress_health_check=list(HealthCheck))
-@given(problems(["each", "sum"]))
+@given(problems())
 def test_drawn_problems(problem: tuple[str, Tensor, list[Branch]]) -> None:
     check_exact(*problem)
 
@@ -66,8 +79,9 @@ def squares(channels: int, dtype: torch.dtype) -> list[Branch]:
 
 
 def request(pass_: str, form: str, channels: int, side: int, dtype: torch.dtype) -> tuple[Any, Any, Any]:
-    """A recipe, its operands and its results, for three branches."""
-    x, branches = ones((2, channels, side, side), dtype, 0), squares(channels, dtype)
+    """A recipe, its operands and its results, for three branches; shares leave a channel over."""
+    all_of_them = 3 * channels + 1 if form == "split" else channels
+    x, branches = ones((2, all_of_them, side, side), dtype, 0), squares(channels, dtype)
     weights, count = [branch.weight for branch in branches], 3 if form == "each" else 1
     maps = [torch.full_like(x, torch.nan) for _ in range(count)]
     grads = [ones(tuple(x.shape), dtype, seed) for seed in range(20, 20 + count)]
@@ -88,7 +102,7 @@ def request(pass_: str, form: str, channels: int, side: int, dtype: torch.dtype)
 @pytest.mark.parametrize("pass_", ["fwd", "dx", "dw"])
 def test_nothing_outside_the_tensors_is_touched(pass_: str) -> None:
     """Those of the convolutions on tensor cores are held to that by themselves."""
-    for form in ("each", "sum"):
+    for form in ("each", "sum", "split"):
         recipe, given, results = request(pass_, form, 2, 7, F32)
         emulate(recipe, given, results, sanitize=True)
         assert all(result.isfinite().all() for result in results)
@@ -97,20 +111,14 @@ def test_nothing_outside_the_tensors_is_touched(pass_: str) -> None:
             assert all(torch.equal(y, right.to(F32)) for y, right in zip(results, want, strict=True))
 
 
-def test_shares_of_the_channels_are_left_to_convolutions() -> None:
-    x, weight = ones((1, 4, 5, 5), F32, 0), ones((2, 1, 3, 3), F32, 1)
-    described = [*map(_call._given, (x, weight))]
-    words = _call.words(form="split", low=(1, 1), dilation=(1, 1), grain=0) + " pass=fwd"
-    with pytest.raises(ValueError, match="all channels of its tensors"):
-        _core.cuda_call_recipe("branches", words, described, described[:1])
-
-
 @pytest.mark.parametrize("dtype", [F32, BF16, F64], ids=str)
 def test_kernels_compile_within_their_budget(dtype: torch.dtype) -> None:
     """Those of the convolutions have budgets of their own; these follow them."""
     budget = json.loads(BUDGETS.read_text())
-    for pass_, name in (("dx", "sum_maps"), ("dw", "sum_channels")):
-        sources = {step["source"] for step in request(pass_, "each", 8, 16, dtype)[0]["launches"]}
+    for pass_, form, name in (
+        ("dx", "each", "sum_maps"), ("dw", "each", "sum_channels"), ("fwd", "split", "copy_channels")
+    ):  # fmt: skip
+        sources = {step["source"] for step in request(pass_, form, 8, 16, dtype)[0]["launches"]}
         (own,) = (source for source in sources if name in source)
         for arch in cuda_nvrtc.ARCHS if dtype == BF16 else (80, 90):
             log = cuda_nvrtc.compile(own, arch)[1]

@@ -12,8 +12,10 @@ import raw
 import striate
 from strategies import BF16, F16, F32, Depthwise
 from striate import _core
+from striate._listen import listening
 from striate.ops import branches as _branches
 from test_cuda_conv import PROBLEMS as DIRECT
+from test_cuda_tf32 import PROBLEMS as TF32
 from test_cuda_toeplitz import PROBLEMS as TOEPLITZ
 
 pytestmark = [
@@ -69,6 +71,16 @@ def test_sample_of_every_kernel(problem: Depthwise) -> None:
     exact_on_device(problem)
 
 
+@pytest.mark.parametrize("problem", [TF32[0], TF32[3], TF32[6]], ids=str)
+def test_sample_of_tf32(problem: Depthwise) -> None:
+    x, w, _, _ = (t.cuda() for t in problem.operands())
+    pads = tuple(low for low, _ in problem.padding)
+    if all(low == high for low, high in problem.padding):
+        call = getattr(striate, f"depthwise_conv{problem.rank}d")
+        assert striate.explain(call, x, w, padding=pads).row == "cuda.toeplitz_tf32"
+    exact_on_device(problem)
+
+
 def made_by(call: Callable[..., Tensor], *tensors: Tensor) -> list[Tensor]:
     """A result and the gradients of its sum of squares, on the host."""
     leaves = [tensor.detach().requires_grad_() for tensor in tensors]
@@ -81,7 +93,14 @@ def test_sample_of_operations() -> None:
     x, w = (t.cpu() for t in layer(kernel=3))
     positions = torch.randn(2, 64, 1, 9, generator=torch.Generator().manual_seed(0))
     strips = [_branches.centred(w), _branches.centred(w[:, :, :1])]
+    lines, filters = torch.randn(2, 64, 50), torch.randn(64, 4)
     for call, tensors in (
+        (lambda x, w: striate.causal_conv1d(x, w, activation="silu"), (lines, filters)),
+        (lambda x: _branches.split(x, [b._replace(weight=b.weight[:24].to(x.device)) for b in strips]), (x,)),
+        (
+            lambda x, k: striate.fft_conv1d(x, k, pregate=x, postgate=x.cos(), activation="gelu"),
+            (lines, filters.abs()),
+        ),
         (lambda x: striate.max_pool2d(x, 3, 2, 1), (x,)),
         (lambda x: striate.avg_pool2d(x, 3, 1, 1, False, False), (x.to(memory_format=torch.channels_last),)),
         (
@@ -93,6 +112,32 @@ def test_sample_of_operations() -> None:
         pairs = zip(made_by(call, *(t.cuda() for t in tensors)), made_by(call, *tensors), strict=True)
         for got, want in pairs:
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_sample_of_a_step() -> None:
+    x, w = torch.randn(3, 16), torch.randn(16, 4)
+    made = []
+    for device in ("cuda", "cpu"):
+        state = torch.zeros(3, 16, 3, device=device)
+        steps = [striate.causal_conv1d_update(x.to(device), state, w.to(device)) for _ in range(3)]
+        made.append([part.cpu() for part in (*steps, state)])
+    for got, want in zip(*made, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+def test_samples_run_every_row() -> None:
+    """What stands in the table of rows for the device is what the samples above have run."""
+    with listening() as heard:
+        for problem in (*SAMPLE, TF32[3]):
+            exact_on_device(problem)
+        test_sample_of_operations()
+        test_sample_of_a_step()
+        x = layer()[0].requires_grad_()
+        (dx,) = torch.autograd.grad(striate.max_pool2d(x, 3, 2, 1).square().sum(), x, create_graph=True)
+        torch.autograd.grad(dx.sum(), x)
+        test_sample_of_long_convolutions(300, 300)
+    rows = {row["name"] for row in striate.kernels() if row["device"] == "cuda"}
+    assert {choice["row"] for choice in heard.choices} >= rows
 
 
 @pytest.mark.parametrize("problem", TOEPLITZ, ids=str)

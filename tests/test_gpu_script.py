@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -56,6 +57,34 @@ def test_steps_that_fail_are_counted_and_told(tmp_path: Path) -> None:
     assert found.returncode == len(failed) and {"install", "tests"} <= {*failed}
     assert status["info"] == status["goals-bf16"] == status["rivals"] == "passed"
     assert (tmp_path / "out" / "logs" / "tests.txt").read_text() == "no\n"
+
+
+def test_steps_are_chosen_bounded_and_packed(tmp_path: Path) -> None:
+    python, out = tmp_path / "python", tmp_path / "out"
+    python.write_text(PRETENDER.replace("exit 1", "sleep 30"))
+    python.chmod(0o755)
+    found = run(
+        "--within=7", "--pack", "--only=^(install|rivals|info)$", "some.whl", PYTHON=str(python), OUT=str(out)
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    status = {step["step"]: step["status"] for step in summary["steps"]}
+    assert status == {"install": "FAILED", "info": "SKIPPED", "rivals": "SKIPPED"} and found.returncode == 1
+    assert {file.name for file in out.iterdir()} == {"summary.json", "records.tar.gz"}
+
+
+def test_goals_stand_beside_figures() -> None:
+    spec = importlib.util.spec_from_file_location("gpu_rivals", ROOT / "bench" / "gpu_rivals.py")
+    assert spec is not None and spec.loader is not None
+    rivals = importlib.util.module_from_spec(spec)
+    sys.modules["gpu_rivals"] = rivals
+    spec.loader.exec_module(rivals)
+    assert all(case.goals for case in rivals.CASES)
+    goals, ratios = {"best": 3, "copy": 0.8, "torch.rfft": 2}, {"torch": 9.0, "compiled": 2.5, "copy": 0.9}
+    judged = [*rivals.judged(goals, ratios)]
+    assert [goal["measured"] for goal in judged] == [2.5, 0.9, None]
+    assert [goal["reached"] for goal in judged] == [False, True, None]
+    lines = [*rivals.table([{"case": "x"}, {"case": "k7x7", "goals": judged}])]
+    assert [line.split()[-1] for line in lines] == ["missed", "reached", "measured"]
 
 
 def test_unknown_options_are_refused() -> None:

@@ -57,7 +57,7 @@ class Launch(TypedDict):
     grid: int
     block: int
     shared: int
-    words: list[tuple[str, int]]
+    words: list[tuple[str, int, int]]
 
 @type_check_only
 class Recipe(TypedDict):

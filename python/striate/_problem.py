@@ -62,6 +62,8 @@ class Config(NamedTuple):
     """of a transposed convolution"""
     wide: bool = False
     """a weight gradient in the accumulator's type"""
+    tf32: bool = False
+    """products of float32 numbers may round them to ten bits"""
 
     def __str__(self) -> str:
         words = [_sizes("s", self.stride), _sizes("d", self.dilation), _pads(self.padding)]
@@ -71,7 +73,7 @@ class Config(NamedTuple):
             words.append(_sizes("k", self.kernel))
         if self.output_padding is not None:
             words.append(_sizes("o", self.output_padding))
-        return " ".join(words + ["wide"] * self.wide)
+        return " ".join(words + ["wide"] * self.wide + ["tf32"] * self.tf32)
 
 
 def config(
@@ -102,6 +104,7 @@ def _read(text: str) -> Config:
         ints("k") if "k" in words else None,
         ints("o") if "o" in words else None,
         "w" in words,
+        "t" in words,
     )
 
 

@@ -29,6 +29,30 @@ def refusal(dense: bool) -> str:
     return ""
 
 
+def tf32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of our rows may round to tf32: float32, torch allows it for convolutions, and the device can.
+
+    Torch says so in ``torch.backends.cudnn.conv.fp32_precision`` and, for all of cuDNN, ``allow_tf32``; it does by
+    default. Tensor cores have had the type since compute capability 8.0.
+    """
+    if device.type != "cuda" or dtype != torch.float32 or not own_rows():
+        return False
+    return _allows_tf32() and _capability(device) >= (8, 0)
+
+
+def _allows_tf32() -> bool:
+    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+# What is compiled keeps what was allowed when it was traced.
+_allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_capability._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def shared_bytes(device: torch.device) -> int:
     """Shared memory that a block of the device may ask for; what the largest kernel needs, where there is none."""
     if device.type != "cuda":

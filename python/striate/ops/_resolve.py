@@ -112,7 +112,8 @@ def resolve(
     extra = None
     if call.kind == "transpose":
         pads, extra = _fold_output_padding(stride, pads, output_padding)
-    text = str(config(stride, pads, dilation, None if call.kind == "depthwise" else groups, extra))
+    made = config(stride, pads, dilation, None if call.kind == "depthwise" else groups, extra)
+    text = str(made._replace(tf32=_cuda.tf32(input.device, input.dtype)))
     return Plan(True, dense, text, batched, lift, groups, "", shape, direct)
 
 
@@ -430,10 +431,11 @@ def problem_line(call: Call, plan: Plan, input: torch.Tensor, weight: torch.Tens
                 size, stride, settings.padding, dilation, kernel, settings.output_padding, strict=True
             )
         )
-    return conv_line(
+    line = conv_line(
         "dx" if call.kind == "transpose" else "fwd",
         (input.dtype, weight.dtype),
         (layout, input.device.type),
         (batch, plan.groups, c_in, c_out),
         (size, kernel, stride, dilation, [side for pair in settings.padding for side in pair]),
     )
+    return line + " tf32" * settings.tf32

@@ -94,7 +94,7 @@ def _together(form: str, x: Tensor, branches: Sequence[Branch]) -> bool:
     """Whether the one pass takes them; transforms, tracing and other memory orders go branch by branch."""
     first = branches[0].weight
     return (
-        (x.is_cpu or (x.is_cuda and form != "split" and _cuda.own_rows()))
+        (x.is_cpu or (x.is_cuda and _cuda.own_rows()))
         and x.dtype in DTYPE_WORDS
         and x.is_contiguous()
         and first.dtype in (x.dtype, torch.float32 if x.dtype in _HALVES else x.dtype)
@@ -191,15 +191,16 @@ def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...],
     return words(form=form, low=low, dilation=dilation, grain=grain) + " pass=" + run
 
 
-def _settings(run: str, statics: Statics) -> str:
+def _settings(run: str, statics: Statics, x: Tensor) -> str:
     low, dilation, form, grain = statics
-    return _words(run, form, tuple(low), tuple(dilation), grain)
+    allowed = " tf32=1" if x.is_cuda and _cuda.tf32(x.device, x.dtype) else ""
+    return _words(run, form, tuple(low), tuple(dilation), grain) + allowed
 
 
 def _request(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> Request:
     operands = (dense(x), *map(dense, weights), *(None if b is None else dense(b) for b in biases))
     made = _fake_forward(x, weights, biases, *given)
-    return "branches", _settings("fwd", Statics(*given)), operands, made
+    return "branches", _settings("fwd", Statics(*given), x), operands, made
 
 
 def _cpu_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> list[Tensor]:
@@ -218,7 +219,7 @@ def _fake_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe],
 
 def _input_request(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Request:
     operands = (*map(dense, grads), *map(dense, weights))
-    return "branches", _settings("dx", Statics(*given)), operands, _fake_grad_input(grads)
+    return "branches", _settings("dx", Statics(*given), grads[0]), operands, _fake_grad_input(grads)
 
 
 def _cpu_grad_input(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Tensor:
@@ -237,7 +238,7 @@ def _weight_request(
     grads: Sequence[Tensor], x: Tensor, weights: Sequence[Tensor], bias: bool, *given: Any
 ) -> Request:
     operands, made = (*map(dense, grads), dense(x)), _fake_grad_weight(grads, x, weights, bias)
-    return "branches", _settings("dw", Statics(*given)), operands, made
+    return "branches", _settings("dw", Statics(*given), x), operands, made
 
 
 def _fake_grad_weight(

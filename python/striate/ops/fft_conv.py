@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import _fft_gates
 from ._family import autocast_args
 from ._fft import constant, fft_conv, wide
+from ._fft_gates import ACTIVATIONS
 from ._planes import filter_planes
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}
 _PADDINGS = ("causal", "same", "full", "circular")
 _ORDERS = ("correlation", "convolution")
 
@@ -152,7 +152,7 @@ def _run(rank: int, request: _Request) -> Tensor:
 
 
 def _gated(request: _Request) -> Tensor:
-    x = request.input if request.pregate is None else request.input * request.pregate
+    x = request.input
     kernel = request.kernel.to(wide(x.dtype))
     flip = request.order == "correlation"
     sizes = kernel.shape[1:]
@@ -163,16 +163,22 @@ def _gated(request: _Request) -> Tensor:
     skip = request.skip
     if skip is not None and (kernel.shape[0] == x.shape[1] or skip.shape[0] == 1):
         kernel, skip = _with_skip(kernel, skip, shift, flip), None
-    if request.padding == "circular" and _fills_plane(kernel, x):
+    periodic = request.padding == "circular"
+    spectral, gates = periodic and _fills_plane(kernel, x), (request.pregate, request.postgate, request.bias)
+    if skip is None and not spectral and _fft_gates.fused(x, gates, request.activation):
+        how = _fft_gates.How(shift, grow, flip, periodic, request.activation or "none")
+        return _fft_gates.gated(x, kernel, gates, how)
+    x = x if request.pregate is None else x * request.pregate
+    if spectral:
         y = _spectral(x, kernel, shift, flip)
     else:
-        y = fft_conv(x, kernel, shift, grow, flip, request.padding == "circular", constant(kernel))
+        y = fft_conv(x, kernel, shift, grow, flip, periodic, constant(kernel))
     if skip is not None:
         y = y + x * _per_channel(skip, y)
     if request.bias is not None:
         y = y + _per_channel(request.bias, y)
     if request.activation is not None:
-        y = _ACTIVATIONS[request.activation](y)
+        y = ACTIVATIONS[request.activation](y)
     return y if request.postgate is None else y * request.postgate
 
 
@@ -294,7 +300,7 @@ def _check_words(name: str, rank: int, request: _Request) -> None:
     choices: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
         ("padding", request.padding, paddings),
         ("order", request.order, _ORDERS),
-        ("activation", request.activation, (None, *_ACTIVATIONS)),
+        ("activation", request.activation, (None, *ACTIVATIONS)),
     )
     for argument, value, allowed in choices:
         if value not in allowed:

@@ -53,6 +53,8 @@ pub struct Config {
     pub output_padding: Option<Ints>,
     /// `wide`: a weight gradient is produced in the accumulator's type.
     pub wide: bool,
+    /// `tf32`: products of 32-bit floats may round them to ten bits, on devices that can.
+    pub tf32: bool,
 }
 
 impl Config {
@@ -79,6 +81,7 @@ impl Config {
                 "k" => made.kernel = Some(Ints::read("kernel_size", rest, number)?),
                 "o" => made.output_padding = Some(Ints::read("output_padding", rest, number)?),
                 "w" if rest == "ide" => made.wide = true,
+                "t" if rest == "f32" => made.tf32 = true,
                 _ => return Err(format!("config: expected words such as s1x1 d1x1 p0+0x0+0 g1, got {word:?}")),
             }
         }

@@ -152,18 +152,20 @@ pub fn cuda_prepare(py: Python<'_>, line: &str, device: i32) -> PyResult<()> {
 }
 
 /// A recipe as a dict: its workspace, and a dict per launch with source, grid, block, shared and words, each word a
-/// pair of its kind and a number.
+/// triple of its kind, a number or place, and bytes from there on.
 fn described<'py>(py: Python<'py>, recipe: &Recipe) -> PyResult<Bound<'py, PyDict>> {
     let launches = PyList::empty(py);
     for launch in &recipe.launches {
-        let words: Vec<(&str, i64)> = launch
+        let words: Vec<(&str, i64, usize)> = launch
             .words
             .iter()
             .map(|word| match *word {
-                Word::Value(value) => ("value", value),
-                Word::Operand(index) => ("operand", index as i64),
-                Word::Result(index) => ("result", index as i64),
-                Word::Workspace(offset) => ("workspace", offset as i64),
+                Word::Value(value) => ("value", value, 0),
+                Word::Operand(index) => ("operand", index as i64, 0),
+                Word::Result(index) => ("result", index as i64, 0),
+                Word::OperandAt(index, bytes) => ("operand", index as i64, bytes),
+                Word::ResultAt(index, bytes) => ("result", index as i64, bytes),
+                Word::Workspace(offset) => ("workspace", 0, offset),
             })
             .collect();
         let entry = PyDict::new(py);

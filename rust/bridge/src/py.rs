@@ -26,13 +26,20 @@ fn register(libtorch_path: std::path::PathBuf) -> PyResult<()> {
 
 /// Storage types a row takes, asked with depthwise problems of its own passes and layouts.
 fn dtypes_of<C>(row: &Kernel<C>) -> Vec<DType> {
-    let shapes = ["i40x40 k3x3 s1x1 d1x1 p1+1x1+1", "i40x40 k7x7 s1x1 d1x1 p3+3x3+3", "i80 k31 s1 d1 p15+15"];
+    let shapes = [
+        "i40x40 k3x3 s1x1 d1x1 p1+1x1+1",
+        "i40x40 k7x7 s1x1 d1x1 p3+3x3+3",
+        "i80 k31 s1 d1 p15+15",
+        "i80 k65 s1 d1 p32+32",
+    ];
     let takes = |dtype: DType| {
         shapes.iter().any(|shape| {
             let line = format!("conv fwd {} nchw cpu n2 g32 ci1 co1 {shape}", dtype.name());
             let problem: Problem = line.parse().expect("a fixed line of the grammar");
             row.passes.iter().any(|&pass| {
-                row.layouts.iter().any(|&layout| (row.supports)(&Problem { pass, layout, ..problem }).is_ok())
+                row.layouts
+                    .iter()
+                    .any(|&layout| (row.supports)(&Problem { pass, layout, tf32: true, ..problem }).is_ok())
             })
         })
     };

@@ -106,7 +106,9 @@ impl Request {
         let geometry = Geometry::new(first.sizes[0], channels, &axes[..rank])?;
         let last = !first.is_contiguous() && first.is_channels_last();
         let layout = if last { Layout::Nhwc } else { Layout::Nchw };
-        Ok(Problem { pass: self.pass, dtype, weight_dtype, layout, device: self.device, geometry })
+        // Under autocast the permission may come with tensors that it does not speak of.
+        let tf32 = self.config.tf32 && (dtype, self.device) == (DType::F32, Device::Cuda);
+        Ok(Problem { pass: self.pass, dtype, weight_dtype, layout, device: self.device, tf32, geometry })
     }
 
     fn rank(&self) -> Result<usize, String> {

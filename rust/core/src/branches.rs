@@ -176,6 +176,7 @@ impl Branches {
             weight_dtype: weight.dtype,
             layout: Layout::Nchw,
             device: Device::Cpu,
+            tf32: false,
             geometry: Geometry::new(self.batch as i64, channels, &axes?)?,
         })
     }

@@ -8,6 +8,7 @@ pub mod delays;
 pub mod geometry;
 pub mod kernel;
 pub mod operation;
+pub mod polynomials;
 pub mod pool;
 pub mod pooling;
 pub mod problem;

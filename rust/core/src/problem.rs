@@ -100,6 +100,8 @@ pub struct Problem {
     pub layout: Layout,
     /// Where it runs.
     pub device: Device,
+    /// Whether products of 32-bit floats may round them to the ten bits of tf32 first.
+    pub tf32: bool,
     /// The shape.
     pub geometry: Geometry,
 }
@@ -127,7 +129,8 @@ impl fmt::Display for Problem {
         write!(f, " n{} g{} ci{} co{}", g.batch(), g.groups(), g.c_in(), g.c_out())?;
         write!(f, " i{} k{}", joined(axes, |a| a.input().to_string()), joined(axes, |a| a.kernel().to_string()))?;
         write!(f, " s{} d{}", joined(axes, |a| a.stride().to_string()), joined(axes, |a| a.dilation().to_string()))?;
-        write!(f, " p{}", joined(axes, |a| format!("{}+{}", a.pad().0, a.pad().1)))
+        write!(f, " p{}", joined(axes, |a| format!("{}+{}", a.pad().0, a.pad().1)))?;
+        f.write_str(if self.tf32 { " tf32" } else { "" })
     }
 }
 
@@ -189,7 +192,15 @@ impl FromStr for Problem {
             })
             .collect();
         let pads = pads?;
-        if let Some(extra) = next() {
+        let mut extra = next();
+        let tf32 = extra == Some("tf32");
+        if tf32 && (dtype, device) != (DType::F32, Device::Cuda) {
+            return Err(format!("tf32: expected f32 on cuda, got {} on {}", dtype.name(), device.name()));
+        }
+        if tf32 {
+            extra = next();
+        }
+        if let Some(extra) = extra {
             return Err(format!("expected the end of the line, got {extra:?}"));
         }
         let rank = input.len();
@@ -199,7 +210,7 @@ impl FromStr for Problem {
         let axes: Result<Vec<Axis>, String> =
             (0..rank).map(|a| Axis::new(input[a], kernel[a], stride[a], dilation[a], pads[a])).collect();
         let geometry = Geometry::new(batch, Channels { groups, c_in, c_out }, &axes?)?;
-        Ok(Problem { pass, dtype, weight_dtype, layout, device, geometry })
+        Ok(Problem { pass, dtype, weight_dtype, layout, device, tf32, geometry })
     }
 }
 
@@ -211,6 +222,7 @@ mod tests {
     fn a_line_survives_the_round_trip() {
         for line in [
             "conv fwd bf16 nchw cpu n8 g96 ci1 co1 i56x56 k7x7 s1x1 d1x1 p3+3x3+3",
+            "conv dx f32 nchw cuda n2 g4 ci1 co1 i90 k40 s1 d1 p39+0 tf32",
             "conv dx f32 nhwc cpu n1 g1 ci3 co8 i17 k4 s2 d3 p-1+5",
             "conv dw f16:f32 nchw cuda n0 g4 ci1 co2 i5x6x7 k1x2x3 s1x2x3 d1x1x2 p0+0x1+0x2+3",
         ] {
@@ -230,6 +242,9 @@ mod tests {
             ("conv fwd f32 nchw cpu n1 g1 ci1 co1 i5x5 k3 s1 d1 p0+0", "parts"),
             ("conv fwd f32 nchw cpu n1 g0 ci1 co1 i5 k3 s1 d1 p0+0", "groups"),
             ("conv fwd f32 nchw cpu n1 g1 ci1 co1 i5 k3 s1 d1 p0", "lo+hi"),
+            ("conv fwd f32 nchw cpu n1 g1 ci1 co1 i5 k3 s1 d1 p0+0 tf32", "cuda"),
+            ("conv fwd f16 nchw cuda n1 g1 ci1 co1 i5 k3 s1 d1 p0+0 tf32", "f32"),
+            ("conv fwd f32 nchw cuda n1 g1 ci1 co1 i5 k3 s1 d1 p0+0 tf64", "end of the line"),
             ("conv fwd f32 nchw cpu n99999999999 g99999999 ci1 co1 i5 k3 s1 d1 p0+0", "too large"),
         ] {
             let message = line.parse::<Problem>().unwrap_err();

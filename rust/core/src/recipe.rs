@@ -10,6 +10,10 @@ pub enum Word {
     Operand(usize),
     /// Address of a tensor that is written, by its place among the results.
     Result(usize),
+    /// Address so many bytes into a tensor that is read.
+    OperandAt(usize, usize),
+    /// Address so many bytes into a tensor that is written.
+    ResultAt(usize, usize),
     /// Address so many bytes into the workspace.
     Workspace(usize),
 }

@@ -1,39 +1,22 @@
-//! Convolutions of any rank as products of long polynomials.
-//!
-//! Laid out with rows far enough apart that nothing runs into a neighbouring row, a convolution of planes or volumes is
-//! one of sequences: position `(a, b, c)` becomes the number `a f0 + b f1 + c`. `y[t] = sum_j k[j] x[t + s - j]` says
-//! that output `t` is coefficient `u = t + s` of the product of `x` and `k`.
+//! Convolutions of any rank as products of long polynomials ([`Polynomials`]) on the CPU: how long a transform they get,
+//! and the ways from tensors to coefficients and back.
 
-use striate_core::{Request, Settings, Signature, View, Why};
+use std::ops::Deref;
+use striate_core::polynomials::{Polynomials, Signal};
+use striate_core::{Request, Signature, View, Why};
 use striate_simd::rows::{Block, narrow, widen};
 use striate_simd::{Convert, Wave, fourier};
 
-/// A tensor's positions as coefficients, one channel of one sample.
-#[derive(Clone, Copy, Debug)]
-pub struct Signal {
-    /// Positions per axis, repeated periods included.
-    extent: [usize; 3],
-    /// Positions per axis in memory, after which they repeat.
-    period: [usize; 3],
-    /// The position in memory of the first.
-    start: [usize; 3],
-    /// The coefficient of the first.
-    origin: usize,
-}
-
 /// How the three tensors of a convolution become polynomials.
 #[derive(Clone, Copy, Debug)]
-pub struct Flat {
-    /// The input.
-    pub input: Signal,
-    /// The kernel.
-    pub kernel: Signal,
-    /// The output: coefficients of the product.
-    pub output: Signal,
-    /// Whether the kernel is stored in reverse.
-    pub flip: bool,
-    /// Coefficients between neighbours along each axis.
-    step: [usize; 3],
+pub struct Flat(Polynomials);
+
+impl Deref for Flat {
+    type Target = Polynomials;
+
+    fn deref(&self) -> &Polynomials {
+        &self.0
+    }
 }
 
 /// Coefficients of the output that one transform yields.
@@ -56,67 +39,12 @@ pub struct Tiling {
     pub each: usize,
 }
 
-/// Sizes, right-aligned to three axes.
-fn three(sizes: &[usize]) -> Result<[usize; 3], Why> {
-    let mut padded = [1; 3];
-    match sizes.len() {
-        1..=3 => padded[3 - sizes.len()..].copy_from_slice(sizes),
-        other => return Err(format!("expected 1 to 3 spatial axes, got {other}")),
-    }
-    Ok(padded)
-}
-
 impl Flat {
-    /// From the settings `shift`, `flip` and `periodic` and the sizes of input, kernel and output.
-    pub fn new(settings: &Settings<'_>, sizes: [&[usize]; 3]) -> Result<Flat, Why> {
-        let [input, kernel, output] = [three(sizes[0])?, three(sizes[1])?, three(sizes[2])?];
-        let shift: Result<Vec<usize>, _> = settings.integers("shift")?.into_iter().map(usize::try_from).collect();
-        let shift = shift.map_err(|_| "shift: expected numbers of at least 0")?;
-        if sizes.iter().any(|axes| axes.len() != shift.len()) || sizes.concat().contains(&0) {
-            return Err(format!("expected positive sizes of {} axes each, got {sizes:?}", shift.len()));
-        }
-        let mut first = [0; 3];
-        first[3 - shift.len()..].copy_from_slice(&shift);
-        let periodic = settings.integer("periodic")? != 0;
-        let (mut extent, mut start) = (input, [0; 3]);
-        for a in 0..3 {
-            if periodic {
-                if output[a] != input[a] {
-                    return Err(format!("output: expected the input's sizes {input:?}, got {output:?}"));
-                }
-                extent[a] = output[a] + kernel[a] - 1;
-                start[a] = (first[a] as i64 + 1 - kernel[a] as i64).rem_euclid(input[a] as i64) as usize;
-                first[a] = kernel[a] - 1;
-            } else if first[a] + output[a] >= input[a] + kernel[a] {
-                return Err(format!(
-                    "output: {output:?} from {first:?} on leaves the product of {input:?} and {kernel:?}"
-                ));
-            }
-        }
-        // Far enough that what belongs to a neighbouring row does not reach a coefficient that is wanted.
-        let pitch = |a: usize| (extent[a] + kernel[a] - 1 - first[a]).max(first[a] + output[a]).max(kernel[a]);
-        let step = [pitch(1) * pitch(2), pitch(2), 1];
-        let plain = |sizes, origin| Signal { extent: sizes, period: sizes, start: [0; 3], origin };
-        Ok(Flat {
-            input: Signal { extent, period: input, start, origin: 0 },
-            kernel: plain(kernel, 0),
-            output: plain(output, first.iter().zip(step).map(|(at, step)| at * step).sum()),
-            flip: settings.integer("flip")? != 0,
-            step,
-        })
-    }
-
-    /// One more than the last coefficient of a signal.
-    fn end(&self, signal: &Signal) -> usize {
-        signal.origin + signal.extent.iter().zip(self.step).map(|(size, step)| (size - 1) * step).sum::<usize>() + 1
-    }
-
     /// The fewest operations: one transform of everything, or overlapping ones, none shorter than `shortest`. A few
     /// samples are taken to share a kernel's transform; how many do does not matter, lest bits depend on the batch.
     pub fn tiling(&self, shortest: usize) -> Tiling {
-        let (kernel, first, end) = (self.end(&self.kernel), self.output.origin, self.end(&self.output));
-        let reach = (self.end(&self.input) + kernel - 1 - first).max(end).max(kernel);
-        let whole = reach.next_power_of_two().max(shortest);
+        let (kernel, (first, end)) = (self.end(&self.kernel), self.wanted());
+        let whole = self.reach().next_power_of_two().max(shortest);
         let mut best = Tiling { length: whole, blocks: 1, each: end - first };
         let cost = |tiling: &Tiling| {
             let transforms = tiling.blocks as f64 + 0.5 / 4.0;
@@ -138,7 +66,7 @@ impl Flat {
 
     /// The window of a block.
     pub fn window(&self, tiling: &Tiling, block: usize) -> Window {
-        let (first, end) = (self.output.origin, self.end(&self.output));
+        let (first, end) = self.wanted();
         if tiling.blocks == 1 && tiling.each == end - first {
             return Window { lowest: 0, valid: (first, end) };
         }
@@ -277,5 +205,6 @@ pub fn of(request: &Request<'_>, [input, kernel, output]: [&Signature; 3]) -> Re
     if kernel.rank + 1 != input.rank || output.rank != input.rank {
         return Err(format!("kernel: expected one dimension fewer than {input}, got {kernel}"));
     }
-    Flat::new(&request.settings, [&input.sizes()[2..], &kernel.sizes()[1..], &output.sizes()[2..]])
+    let sizes = [&input.sizes()[2..], &kernel.sizes()[1..], &output.sizes()[2..]];
+    Polynomials::new(&request.settings, sizes).map(Flat)
 }

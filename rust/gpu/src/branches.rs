@@ -9,7 +9,8 @@
 //! branch to workspace and adds them: another 2 x 3 + 1 maps, mostly in the cache.
 
 use crate::depthwise::{ceil_div, scalar};
-use crate::table::rows;
+use crate::placed::Placed;
+use crate::table::{compile, rows};
 use striate_core::branches::{Branches, Form};
 use striate_core::recipe::{Unit, values};
 use striate_core::{DType, Device, DeviceOperation, Kernel, Launch, Pass, Problem, Recipe, Request, Why, Word};
@@ -51,11 +52,10 @@ fn row_of(problem: &Problem) -> Result<&'static Kernel<Recipe>, Why> {
 impl Plan {
     fn of(request: &Request<'_>) -> Result<Plan, Why> {
         let mut branches = Branches::of(request)?;
-        if branches.form == Form::Split {
-            return Err("form: a convolution takes all channels of its tensors, not some".into());
-        }
+        let tf32 = request.settings.integer("tf32").unwrap_or(0) != 0;
         for branch in &mut branches.branches {
             branch.problem.device = Device::Cuda;
+            branch.problem.tf32 = tf32 && branch.problem.dtype == DType::F32;
         }
         let rows = branches.branches.iter().map(|branch| row_of(&branch.problem)).collect::<Result<_, Why>>()?;
         let count = branches.batch * branches.channels * branches.plane;
@@ -70,7 +70,9 @@ impl Plan {
         let branched = branches.branches.len();
         let ends = branches.ends(branched);
         // Where every branch writes a map, if their sum is asked for.
-        let summed = branched > 1 && (branches.pass == Pass::Dx || branches.pass == Pass::Fwd && ends == 1);
+        let adds =
+            branches.form != Form::Split && (branches.pass == Pass::Dx || branches.pass == Pass::Fwd && ends == 1);
+        let summed = branched > 1 && adds;
         let step = (count * branches.dtype.size()).next_multiple_of(CUT);
         let mut made = Recipe { launches: Vec::new(), workspace: if summed { branched * step } else { 0 } };
         for (index, (branch, row)) in branches.branches.iter().zip(&self.rows).enumerate() {
@@ -84,9 +86,18 @@ impl Plan {
                 (Pass::Dw, 1) => Some(ends),
                 _ => None,
             };
-            let result = if summed { Word::Workspace(index * step) } else { Word::Result(index) };
-            append(&mut made, (row.compile)(&branch.problem), &|word| match word {
+            // Of a map that branches share out, its channels.
+            let first = branch.first * branches.plane * branches.dtype.size();
+            let result = match branches.pass {
+                _ if summed => Word::Workspace(index * step),
+                Pass::Fwd | Pass::Dx if ends == 1 => Word::ResultAt(0, first),
+                _ => Word::Result(index),
+            };
+            let maps = if branches.pass == Pass::Dw { 2 } else { 1 };
+            let placed = Placed::among(&branch.problem, branches.channels);
+            append(&mut made, compile(row, &placed), &|word| match word {
                 Word::Operand(number) => match operand(number) {
+                    Some(place) if number < maps => Word::OperandAt(place, first),
                     Some(place) if request.operands.get(place).is_some_and(Option::is_some) => Word::Operand(place),
                     _ => Word::Value(0),
                 },
@@ -95,8 +106,12 @@ impl Plan {
             });
             if branches.biases {
                 let to = Word::Result(branched + index);
-                made.launches.push(self.sum_channels(Word::Operand(from), to, branch.problem.weight_dtype));
+                made.launches.push(self.sum_channels(Word::OperandAt(from, first), to, &branch.problem));
             }
+        }
+        let kept = branches.branches.first().map_or(0, |branch| branch.first);
+        if kept > 0 && branches.pass != Pass::Dw {
+            made.launches.push(self.copy_channels(kept));
         }
         if summed {
             made.launches.push(self.sum_maps(step));
@@ -116,12 +131,27 @@ impl Plan {
         launch(&unit, ceil_div((count / vec) as i64, i64::from(THREADS)), words)
     }
 
-    fn sum_channels(&self, from: Word, to: Word, kind: DType) -> Launch {
+    /// Channels that no branch takes, as they are.
+    fn copy_channels(&self, kept: usize) -> Launch {
+        let branches = &self.branches;
+        let (size, each, step) = (branches.dtype.size(), kept * branches.plane, branches.channels * branches.plane);
+        let whole = |vec: &usize| each.is_multiple_of(*vec) && step.is_multiple_of(*vec);
+        let vec = [16 / size, 1].into_iter().find(whole).unwrap_or(1);
+        let total = branches.batch * each;
+        let mut words = vec![Word::Operand(0), Word::Result(0)];
+        words.extend(values([total, each, step].map(|number| number as i64)));
+        let constants = [("vec", vec as i64)];
+        let types = [("T", scalar(branches.dtype))];
+        let unit = unit("CopyChannelsArgs", "copy_channels<K>", &types, &constants);
+        launch(&unit, ceil_div((total / vec) as i64, i64::from(THREADS)), words)
+    }
+
+    fn sum_channels(&self, from: Word, to: Word, branch: &Problem) -> Launch {
         let branches = &self.branches;
         let mut words = vec![from, to];
         words.extend(values([branches.batch, branches.channels, branches.plane].map(|number| number as i64)));
-        let types = [("T", scalar(branches.dtype)), ("W", scalar(kind))];
-        launch(&unit("SumChannelsArgs", "sum_channels<K>", &types, &[]), branches.channels as i64, words)
+        let types = [("T", scalar(branches.dtype)), ("W", scalar(branch.weight_dtype))];
+        launch(&unit("SumChannelsArgs", "sum_channels<K>", &types, &[]), branch.geometry.groups(), words)
     }
 }
 

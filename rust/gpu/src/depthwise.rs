@@ -1,5 +1,6 @@
 //! Depthwise convolution by direct summation, cuda/depthwise.cuh: how a problem is cut into tiles.
 
+use crate::placed::Placed;
 use striate_core::recipe::{Unit, values};
 use striate_core::{Axis, DType, Kernel, Launch, Layout, Pass, Problem, Recipe, Role, Sweep, Why, Word};
 
@@ -46,6 +47,11 @@ fn supports(problem: &Problem) -> Result<(), Why> {
 }
 
 fn compile(problem: &Problem) -> Recipe {
+    compile_placed(&Placed::whole(problem))
+}
+
+/// The recipe of a problem somewhere.
+pub fn compile_placed(problem: &Placed<'_>) -> Recipe {
     match problem.pass {
         Pass::Fwd | Pass::Dx => produce(problem),
         Pass::Dw => weigh(problem),
@@ -75,7 +81,7 @@ fn power(size: i64, low: i64, high: i64) -> i64 {
 }
 
 /// `Places` of the kernel text: steps of sample, channel and position, and spatial sizes.
-fn places(problem: &Problem, role: Role) -> [i64; 6] {
+fn places(problem: &Placed<'_>, role: Role) -> [i64; 6] {
     let (strides, dims) = (problem.strides(role).map(|s| s as i64), problem.geometry.dims(role).map(|d| d as i64));
     [strides[0], strides[2], strides[5], dims[3], dims[4], dims[5]]
 }
@@ -203,7 +209,7 @@ impl Cut {
     }
 }
 
-fn produce(problem: &Problem) -> Recipe {
+fn produce(problem: &Placed<'_>) -> Recipe {
     let (g, last) = (&problem.geometry, problem.layout == Layout::Nhwc);
     let (channels, spread, joins) = match problem.pass {
         Pass::Fwd => (g.groups() * g.c_out(), g.c_out(), 1),
@@ -222,7 +228,7 @@ fn produce(problem: &Problem) -> Recipe {
 }
 
 fn produce_portion(
-    problem: &Problem,
+    problem: &Placed<'_>,
     (channels, spread, joins): (i64, i64, i64),
     sweeps: [&Sweeps; 3],
     last: bool,
@@ -359,7 +365,7 @@ impl Share {
     }
 }
 
-fn weigh(problem: &Problem) -> Recipe {
+fn weigh(problem: &Placed<'_>) -> Recipe {
     let (g, last) = (&problem.geometry, problem.layout == Layout::Nhwc);
     let [a0, a1, a2] = g.axes();
     let share = Share::new(last, [a1, a2]);

@@ -107,6 +107,8 @@ impl Addresses<'_> {
             Word::Value(value) => Some(value as u64),
             Word::Operand(index) => of(self.operands, index),
             Word::Result(index) => of(self.results, index),
+            Word::OperandAt(index, bytes) => of(self.operands, index).map(|address| address + bytes as u64),
+            Word::ResultAt(index, bytes) => of(self.results, index).map(|address| address + bytes as u64),
             Word::Workspace(offset) => Some((self.workspace + offset) as u64),
         };
         found.ok_or_else(|| format!("a kernel asks for {word:?}, which the call has not"))

@@ -17,7 +17,8 @@
 //! bytes per output of cache or memory, 8 ps of the latter.
 
 use crate::depthwise::{ceil_div, scalar};
-use crate::fft_lines::{Cut, Lines, SHORTEST, Signal};
+use crate::fft_lines::{Cut, Lines, SHORTEST};
+use striate_core::polynomials::Signal;
 use striate_core::recipe::{Unit, values};
 use striate_core::{DType, DeviceOperation, Launch, Recipe, Request, Signature, Why, Word};
 
@@ -51,6 +52,43 @@ const SHARED: i64 = 48 << 10;
 /// Threads that add up spectra at least.
 const SUMMING: i64 = 1 << 16;
 
+/// What becomes of numbers on their way in and out, besides the convolution: operands 2 to 4 and a setting.
+#[derive(Clone, Copy, Default)]
+struct Gates {
+    pregate: bool,
+    postgate: bool,
+    bias: bool,
+    /// As cuda/activation.cuh counts them.
+    activation: i64,
+}
+
+const ACTIVATIONS: [&str; 4] = ["none", "relu", "silu", "gelu"];
+
+impl Gates {
+    fn of(request: &Request<'_>) -> Result<Gates, Why> {
+        let given = |place: usize| request.operands.get(place).and_then(Option::as_ref);
+        for (name, place, like) in [("pregate", 2, request.operand(0)?), ("postgate", 3, request.result(0)?)] {
+            match given(place) {
+                Some(gate) if gate != like => return Err(format!("{name}: expected {like}, got {gate}")),
+                _ => {}
+            }
+        }
+        let input = request.operand(0)?;
+        match given(4) {
+            Some(bias) if bias.sizes() != &input.sizes()[1..2] || bias.dtype != input.dtype.accumulator() => {
+                return Err(format!("bias: expected a wide number for each channel of {input}, got {bias}"));
+            }
+            _ => {}
+        }
+        let word = request.settings.word("activation").unwrap_or(ACTIVATIONS[0]);
+        let activation = ACTIVATIONS.iter().position(|known| *known == word);
+        let activation =
+            activation.ok_or_else(|| format!("activation: expected one of {ACTIVATIONS:?}, got {word:?}"))?;
+        let [pregate, postgate, bias] = [2, 3, 4].map(|place| given(place).is_some());
+        Ok(Gates { pregate, postgate, bias, activation: activation as i64 })
+    }
+}
+
 /// What a request asks for.
 struct Job {
     lines: Lines,
@@ -62,10 +100,12 @@ struct Job {
     tensors: [Signature; 3],
     /// Bytes of numbers between passes.
     between: i64,
+    gates: Gates,
 }
 
 fn conv(request: &Request<'_>) -> Result<Job, Why> {
-    Job::new(request, [request.operand(0)?, request.operand(1)?, request.result(0)?])
+    let job = Job::new(request, [request.operand(0)?, request.operand(1)?, request.result(0)?])?;
+    Ok(Job { gates: Gates::of(request)?, ..job })
 }
 
 fn grad_kernel(request: &Request<'_>) -> Result<Job, Why> {
@@ -113,6 +153,7 @@ struct Act {
     target: Option<Described>,
     /// Whether the lines are kernels.
     kernels: bool,
+    gates: Gates,
 }
 
 impl Job {
@@ -128,7 +169,7 @@ impl Job {
         let held = (SHORTEST..=most).rev().find(|&bits| padded(size, bits) <= shared).unwrap_or(SHORTEST);
         let cut = lines.cut(held);
         let between = request.settings.integer("between").unwrap_or(BETWEEN);
-        Ok(Job { lines, cut, dtype, size, tensors: tensors.map(|tensor| *tensor), between })
+        Ok(Job { lines, cut, dtype, size, tensors: tensors.map(|tensor| *tensor), between, gates: Gates::default() })
     }
 
     /// Lines of inputs.
@@ -166,9 +207,10 @@ impl Job {
         let strides = tensor.strides.map(|stride| stride as i64);
         let sample = if tensor.rank == rank + 2 { strides[4 - rank] } else { 0 };
         let axes = [strides[3], strides[4], strides[5]];
+        let places = [signal.extent, signal.period, signal.start].map(|axes| axes.map(|number| number as i64));
         let mut numbers = [0; 15];
-        numbers[..12].copy_from_slice(&[signal.extent, signal.period, signal.start, axes].concat());
-        numbers[12..].copy_from_slice(&[sample, strides[5 - rank], signal.origin]);
+        numbers[..9].copy_from_slice(places.as_flattened());
+        numbers[9..].copy_from_slice(&[axes[0], axes[1], axes[2], sample, strides[5 - rank], signal.origin as i64]);
         Some(Described { dtype: tensor.dtype, at, numbers })
     }
 
@@ -265,9 +307,16 @@ impl Job {
         [("A", self.accumulator()), ("S", kind(&act.source)), ("D", kind(&act.target))]
     }
 
-    fn signals(&self, act: &Act) -> [(&'static str, i64); 2] {
-        let periodic = self.lines.periodic && !act.kernels;
-        [("rank", self.lines.rank as i64), ("periodic", i64::from(periodic))]
+    fn signals(&self, act: &Act) -> [(&'static str, i64); 6] {
+        let (periodic, gates) = (self.lines.periodic && !act.kernels, &act.gates);
+        [
+            ("rank", self.lines.rank as i64),
+            ("periodic", i64::from(periodic)),
+            ("pregate", i64::from(gates.pregate)),
+            ("postgate", i64::from(gates.postgate)),
+            ("bias", i64::from(gates.bias)),
+            ("activation", gates.activation),
+        ]
     }
 
     fn words(&self, act: &Act, run: Run) -> Vec<Word> {
@@ -275,7 +324,9 @@ impl Job {
         let at = |signal: &Option<Described>| signal.as_ref().map_or(Word::Value(0), |signal| signal.at);
         let [space, spectra] = [run.space, run.values].map(|bytes| Word::Workspace(bytes as usize));
         let mut words = vec![at(&act.source), at(&act.target), space, spectra, Word::Workspace(0)];
-        let taps = lines.end(&lines.kernel);
+        let gates = [act.gates.pregate, act.gates.postgate, act.gates.bias];
+        words.extend(gates.iter().zip(2..).map(|(&there, at)| if there { Word::Operand(at) } else { Word::Value(0) }));
+        let taps = lines.end(&lines.kernel) as i64;
         let (samples, windows, sharing) =
             if act.kernels { (1, 1, 1) } else { (lines.samples, cut.windows, self.sharing()) };
         let (lowest, each, begin, end) =
@@ -283,7 +334,7 @@ impl Job {
         let turn = if act.kernels && lines.flip { taps - 1 } else { -1 };
         words.extend(values([run.count, run.first, samples, windows, sharing, run.kernel]));
         words.extend(values([run.sums, lines.kernels << cut.bits, lowest, each, begin, end]));
-        words.extend(values([lines.step[0], lines.step[1], turn, act.clip, act.scale]));
+        words.extend(values([lines.step[0] as i64, lines.step[1] as i64, turn, act.clip, act.scale]));
         for signal in [&act.source, &act.target] {
             words.extend(values(signal.as_ref().map_or([0; 15], |signal| signal.numbers)));
         }
@@ -309,6 +360,7 @@ impl Job {
             multiply: true,
             inverse: true,
             target: self.described(2, Word::Result(0)),
+            gates: self.gates,
             ..Act::forward(self.described(0, Word::Operand(0)), 0)
         };
         let most = group * sharing;
@@ -394,6 +446,7 @@ impl Act {
             source,
             target: None,
             kernels: false,
+            gates: Gates::default(),
         }
     }
 }

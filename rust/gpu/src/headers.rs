@@ -8,6 +8,6 @@ macro_rules! headers {
 }
 
 headers!(
-    "axis.cuh" "branches.cuh" "causal.cuh" "dcls.cuh" "depthwise.cuh" "fft.cuh" "pool.cuh" "scalar.cuh" "tile.cuh"
+    "activation.cuh" "axis.cuh" "branches.cuh" "causal.cuh" "dcls.cuh" "depthwise.cuh" "fft.cuh" "pool.cuh" "scalar.cuh" "tile.cuh"
     "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh"
 );

@@ -13,6 +13,7 @@ mod fft;
 mod fft_lines;
 mod headers;
 mod library;
+mod placed;
 mod pool;
 mod table;
 mod toeplitz;

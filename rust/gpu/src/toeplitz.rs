@@ -2,6 +2,7 @@
 //! cuda/toeplitz_weigh.cuh: how a problem is cut into tiles.
 
 use crate::depthwise::{ceil_div, scalar, sweep_words};
+use crate::placed::Placed;
 use crate::toeplitz_weigh::Share;
 use striate_core::recipe::{Unit, values};
 use striate_core::{Axis, DType, Kernel, Launch, Layout, Pass, Problem, Recipe, Role, Sweep, Why, Word};
@@ -19,12 +20,22 @@ pub const ROW: Kernel<Recipe> = Kernel {
     note: "long or large kernels of half precision with stride 1 as Toeplitz matrices on tensor cores; a source that is not finite spreads over its tile",
 };
 
+/// The row of 32-bit floats, where the problem allows rounding them.
+pub const TF32: Kernel<Recipe> = Kernel {
+    name: "cuda.toeplitz_tf32",
+    supports: supports_tf32,
+    note: "the same with float32 rounded to tf32, 10 bits, where torch allows that for convolutions and the device can",
+    ..ROW
+};
+
 /// Shared memory a block may use without asking, less what the system keeps.
 pub const SHARED: i64 = 47 * 1024;
 /// Rows of a block: sixteen for each of its warps.
 const ROWS: i64 = 64;
 /// Taps from which tensor cores are worth their padding, by arithmetic: of one axis, and of two.
 const LEAST_TAPS: [i64; 2] = [16, 49];
+/// The same where they cost accuracy: direct sums at half of their peak keep up with memory below 28 taps.
+const LEAST_TAPS_TF32: [i64; 2] = [32, 81];
 /// Threads that a multiprocessor holds at least, which leaves each so many registers that none is spilled.
 pub const RESIDENT: u32 = 640;
 const NO_ROOM: &str = "its tile needs more shared memory than a block has";
@@ -32,14 +43,29 @@ const NO_ROOM: &str = "its tile needs more shared memory than a block has";
 const MOST_WASTE: i64 = 10;
 
 fn supports(problem: &Problem) -> Result<(), Why> {
-    let g = &problem.geometry;
-    if !g.is_depthwise() {
-        return Err(format!("takes one input channel per group, got {}", g.c_in()));
-    }
     // Sums are carried in float, so that a weight gradient may be left there.
     let wide = problem.pass == Pass::Dw && problem.weight_dtype == DType::F32;
     if !matches!(problem.dtype, DType::Bf16 | DType::F16) || problem.weight_dtype != problem.dtype && !wide {
         return Err("takes activations and weights of one half type".into());
+    }
+    fits(problem, LEAST_TAPS)
+}
+
+fn supports_tf32(problem: &Problem) -> Result<(), Why> {
+    if problem.dtype != DType::F32 {
+        return Err(format!("takes f32, got {}", problem.dtype.name()));
+    }
+    if !problem.tf32 {
+        return Err("tf32 is not allowed, or the device has none".into());
+    }
+    fits(problem, LEAST_TAPS_TF32)
+}
+
+/// Whether a problem whose types are right has a shape for the kernels.
+fn fits(problem: &Problem, least: [i64; 2]) -> Result<(), Why> {
+    let g = &problem.geometry;
+    if !g.is_depthwise() {
+        return Err(format!("takes one input channel per group, got {}", g.c_in()));
     }
     if problem.layout != Layout::Nchw {
         return Err("takes planes, got channels last".into());
@@ -60,7 +86,7 @@ fn supports(problem: &Problem) -> Result<(), Why> {
             return Err(format!("takes samples of less than 2^31 elements, got {sample}"));
         }
     }
-    let (taps, least) = (a1.kernel() * a2.kernel(), LEAST_TAPS[usize::from(!is_flat(a1))]);
+    let (taps, least) = (a1.kernel() * a2.kernel(), least[usize::from(!is_flat(a1))]);
     if taps < least {
         return Err(format!("takes at least {least} taps, got {taps}"));
     }
@@ -86,6 +112,11 @@ pub fn is_flat(axis: &Axis) -> bool {
 }
 
 fn compile(problem: &Problem) -> Recipe {
+    compile_placed(&Placed::whole(problem))
+}
+
+/// The recipe of a problem somewhere.
+pub fn compile_placed(problem: &Placed<'_>) -> Recipe {
     // `supports` has made the same cut.
     if problem.pass == Pass::Dw {
         return Share::new(problem).map(|share| share.recipe(problem)).unwrap_or_default();
@@ -96,14 +127,20 @@ fn compile(problem: &Problem) -> Recipe {
 
 /// Steps of image, channel and row, and the size of a plane. In the output the channels of a group lie one after
 /// another, so that the step of channels is the same throughout.
-pub fn planes(problem: &Problem, role: Role) -> ([i64; 3], [i64; 2]) {
+pub fn planes(problem: &Placed<'_>, role: Role) -> ([i64; 3], [i64; 2]) {
     let (strides, dims) = (problem.strides(role), problem.geometry.dims(role));
     ([strides[0], strides[2], strides[4]].map(|s| s as i64), [dims[4], dims[5]].map(|d| d as i64))
 }
 
-/// The largest of 8, 4, 2, 1 that divides a row.
-pub fn piece(row: i64) -> i64 {
-    1 << (8 | row).trailing_zeros()
+/// The largest power of two that divides a row and moves in one instruction, of elements of so many bytes.
+pub fn piece(row: i64, size: i64) -> i64 {
+    1 << ((16 / size) | row).trailing_zeros()
+}
+
+/// Elements between lines of `eighths` in shared memory: an odd number of 16 bytes, so that ldmatrix meets all banks.
+pub fn pitch(eighths: i64, size: i64) -> i64 {
+    let unit = 16 / size;
+    unit * ((8 / unit * eighths) | 1)
 }
 
 /// How many eighths of a line of results a warp sums at once, so that the least is summed in vain.
@@ -113,6 +150,8 @@ fn tiles(eighths: i64, choices: impl Iterator<Item = i64>) -> i64 {
 
 /// How a block of `toeplitz_produce` is cut; names as in the kernel text.
 struct Cut {
+    /// Bytes of an element.
+    size: i64,
     mode: i64,
     across: Sweep,
     along: Sweep,
@@ -131,10 +170,10 @@ impl Cut {
         let [_, a1, a2] = g.axes();
         let [rows, columns] = [a1, a2].map(|axis| axis.sweep(problem.pass, 0));
         let [source, ..] = Role::of(problem.pass);
-        let width = g.dims(source)[5] as i64;
+        let (width, size) = (g.dims(source)[5] as i64, problem.dtype.size() as i64);
         // A line of taps with what its first position lacks to a multiple of the piece.
         let eighths = |sweep: &Sweep, shift: i64| ceil_div((sweep.taps - 1) * sweep.reach_step + 8 + shift, 8);
-        let level = eighths(&columns, columns.src0.rem_euclid(piece(width)));
+        let level = eighths(&columns, columns.src0.rem_euclid(piece(width, size)));
         let flat = is_flat(a1);
         // Turning a tile costs about as much as a quarter of such kernels' products.
         let upright = !flat && 5 * columns.taps * eighths(&rows, 0) < 4 * rows.taps * level;
@@ -146,6 +185,7 @@ impl Cut {
         let group = (2..=5).min_by_key(|group| (ceil_div(least, *group) * group, -group)).unwrap_or(2);
         let wanted = ceil_div(along.outs, 8);
         let mut cut = Cut {
+            size,
             mode,
             across,
             along,
@@ -212,9 +252,9 @@ impl Cut {
         8 * (self.tiles + self.eighths - 1)
     }
 
-    /// Elements between lines in shared memory: an odd number of eighths, so that ldmatrix meets all banks.
+    /// Elements between lines in shared memory.
     fn pitch(&self) -> i64 {
-        if self.mode == 2 { 8 * self.tiles } else { 8 * ((self.tiles + self.eighths - 1) | 1) }
+        if self.mode == 2 { 8 * self.tiles } else { pitch(self.tiles + self.eighths - 1, self.size) }
     }
 
     /// Words of a copy of a line of taps; the two copies are read at once and lie in different banks.
@@ -235,7 +275,7 @@ impl Cut {
             _ => self.image_count * self.source_lines() * self.pitch(),
         };
         let stage = if self.mode == 1 { 8 * self.tiles * (rows + 8) } else { rows * 8 * (self.tiles | 1) };
-        (8 * self.across.taps * self.copy() + 2 * elements).max(2 * stage)
+        (8 * self.across.taps * self.copy() + self.size * elements).max(self.size * stage)
     }
 
     /// Tiles along, across and of images.
@@ -251,7 +291,7 @@ impl Cut {
             * if problem.pass == Pass::Fwd { g.c_out() } else { 1 }
     }
 
-    fn launch(&self, problem: &Problem) -> Launch {
+    fn launch(&self, problem: &Placed<'_>) -> Launch {
         let g = &problem.geometry;
         let [source, _, out] = Role::of(problem.pass);
         let ((from, [height, width]), (to, [_, to_width])) = (planes(problem, source), planes(problem, out));
@@ -269,7 +309,8 @@ impl Cut {
         words.extend(values([g.batch(), if problem.pass == Pass::Fwd { g.c_out() } else { 1 }, kernel]));
         words.extend(values(if turned { [1, columns] } else { [columns, 1] }));
         words.extend(values([self.lines, self.image_count, line_tiles, along_tiles, image_tiles, self.source_lines()]));
-        words.extend(values([self.eighths, self.copy(), self.pitch(), piece(width), piece(to_width)]));
+        words.extend(values([self.eighths, self.copy(), self.pitch()]));
+        words.extend(values([width, to_width].map(|row| piece(row, self.size))));
         let unit = Unit {
             header: "toeplitz.cuh",
             arguments: "ToeplitzArgs",

@@ -1,7 +1,8 @@
 //! Weight gradients of [`crate::toeplitz`], cuda/toeplitz_weigh.cuh: how a problem is cut into tiles and splits.
 
 use crate::depthwise::{axis_words, ceil_div, scalar, sum};
-use crate::toeplitz::{RESIDENT, SHARED, is_flat, piece, planes};
+use crate::placed::Placed;
+use crate::toeplitz::{RESIDENT, SHARED, is_flat, piece, pitch, planes};
 use striate_core::recipe::{Unit, values};
 use striate_core::{DType, Launch, Problem, Recipe, Role, Word};
 
@@ -14,6 +15,8 @@ const SUMS: i64 = 12;
 
 /// How a block of `toeplitz_weigh` is cut; names as in the kernel text.
 pub struct Share {
+    /// Bytes of an element.
+    size: i64,
     taps: i64,
     reach: i64,
     rows: i64,
@@ -42,7 +45,9 @@ impl Share {
         let (outs, widest) = (a2.output(), if flat { 4096 } else { 128 });
         let width = if outs <= widest { outs } else { ceil_div(ceil_div(outs, ceil_div(outs, widest)), 8) * 8 };
         let eighths = ceil_div(width + span - 1 + 7, 8);
+        let size = problem.dtype.size() as i64;
         let mut share = Share {
+            size,
             taps: a1.kernel(),
             reach: a1.dilation(),
             rows: ceil_div(all, warps_m),
@@ -52,8 +57,7 @@ impl Share {
             lines: a1.output(),
             width,
             tiles: [1, ceil_div(outs, width)],
-            // An odd number of eighths, so that ldmatrix meets all banks.
-            pitch: 8 * (eighths | 1),
+            pitch: pitch(eighths, size),
         };
         while share.shared() > SHARED {
             if share.lines == 1 {
@@ -81,7 +85,7 @@ impl Share {
         let grads = 16 + (self.lines * self.pitch).max(8 * self.eighths()) + 16;
         let sources =
             (self.lines + (self.taps - 1) * self.reach) * self.pitch + 8 * (self.parts * self.columns + 2) + 16;
-        (2 * (grads + sources)).max(4 * self.products())
+        (self.size * (grads + sources)).max(4 * self.products())
     }
 
     fn splits(&self, problem: &Problem) -> i64 {
@@ -95,7 +99,7 @@ impl Share {
     }
 
     /// Partial sums, then their sum.
-    pub fn recipe(&self, problem: &Problem) -> Recipe {
+    pub fn recipe(&self, problem: &Placed<'_>) -> Recipe {
         let g = &problem.geometry;
         let [_, a1, a2] = g.axes();
         let ((grad, [_, grad_width]), (source, [_, source_width])) =
@@ -108,7 +112,8 @@ impl Share {
         words.extend(values(source));
         words.extend(values([g.batch(), channels(problem), g.c_out()]));
         words.extend(values([self.lines, self.width, self.tiles[0], self.tiles[1], splits, self.pitch]));
-        words.extend(values([self.parts, self.eighths(), piece(grad_width), piece(source_width)]));
+        words.extend(values([self.parts, self.eighths()]));
+        words.extend(values([grad_width, source_width].map(|row| piece(row, self.size))));
         let unit = Unit {
             header: "toeplitz_weigh.cuh",
             arguments: "ToeplitzWeighArgs",

@@ -117,7 +117,7 @@ fn every_row_equals_the_reference_on_integers() {
         let weight_dtype = if random.next(0, 1) == 0 { dtype } else { dtype.accumulator() };
         let layout = random.pick(&[Layout::Nchw, Layout::Nhwc]);
         for pass in [Pass::Fwd, Pass::Dx, Pass::Dw] {
-            let problem = Problem { pass, dtype, weight_dtype, layout, device: Device::Cpu, geometry };
+            let problem = Problem { pass, dtype, weight_dtype, layout, device: Device::Cpu, tf32: false, geometry };
             let [a, b, c] = Role::of(pass);
             // Small enough that even bf16's eight bits hold every sum that a forward pass of few taps can make.
             let most = if matches!(dtype, DType::F16 | DType::Bf16) { 1 } else { 3 };

@@ -170,7 +170,7 @@ mod tests {
             let geometry = Geometry::new(next(1, 2), channels, &axes).unwrap();
             let layout = if next(0, 1) == 0 { Layout::Nchw } else { Layout::Nhwc };
             let (pass, dtype, device) = (Pass::Fwd, DType::F64, Device::Cpu);
-            let problem = Problem { pass, dtype, weight_dtype: dtype, layout, device, geometry };
+            let problem = Problem { pass, dtype, weight_dtype: dtype, layout, device, tf32: false, geometry };
             let data = [Role::Input, Role::Weight, Role::Output]
                 .map(|role| (0..problem.elements(role)).map(|_| next(-3, 3) as f64).collect::<Vec<f64>>());
             for pass in [Pass::Fwd, Pass::Dx, Pass::Dw] {
