@@ -194,7 +194,7 @@ def test_bits_depend_on_neither_run_nor_threads(row: str, last: bool) -> None:
                 for name, a, c in zip(("y", "dx", "dw"), first, again, strict=False):
                     assert torch.equal(a, c), f"{name} of {problem} by {row} on {count} threads"
     # Forward rows of one dimension read one layout in types that are their own sums.
-    assert ran >= 2 or row.startswith("slide.") and (ran or last)
+    assert ran >= 2 or (row.startswith("slide.") and (ran or last))
 
 
 @pytest.mark.parametrize("problem", LARGE, ids=str)

@@ -23,6 +23,7 @@ pub mod scatter;
 pub mod sheets;
 pub mod slide;
 mod stockham;
+mod strips;
 pub mod sums;
 mod tiles;
 pub mod wave;

@@ -1,5 +1,7 @@
 //! Positions of extremes, from labels that count from the start of a window.
 
+#![allow(clippy::needless_range_loop)] // Closures would not be compiled for the instruction set.
+
 use crate::isa::{Convert, Simd};
 use crate::maths::Maths;
 use crate::sheets::Ending;

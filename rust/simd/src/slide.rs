@@ -1,6 +1,8 @@
 //! One-dimensional convolution by sliding vectors: neighbouring numbers stay in a pair of registers, and every tap shifts
 //! the pair by one more lane instead of reading memory again (R. Snytsar, arXiv 2305.16513).
 
+#![allow(clippy::needless_range_loop)] // Closures would not be compiled for the instruction set.
+
 use crate::isa::{Simd, Task};
 use crate::portable::Portable;
 use striate_core::Accumulator;
