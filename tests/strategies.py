@@ -26,6 +26,8 @@ ROWS = [
     for row in striate.kernels()
     if row["op"] == "conv" and row["device"] == "cpu" and row["available"]
 ]
+# The passes that a row takes; other rows take what it refuses.
+PASSES = {row["name"]: row["passes"] for row in striate.kernels() if row["name"] in ROWS}
 # Around the edges of vectors (8, 16, 32 and their halves) and of tiles.
 EDGES = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 56, 64, 65, 127, 129]
 
@@ -131,6 +133,10 @@ def normals(shape: tuple[int, ...], dtype: torch.dtype, terms: int, seed: int = 
 
 def fitting(problem: Depthwise, row: str) -> Depthwise:
     """The problem, with a few groups of several inputs for rows that take nothing else."""
+    if row.startswith("slide.") and problem.rank > 1:
+        axes = ("size", "kernel", "stride", "dilation", "padding")
+        line = {name: getattr(problem, name)[-1:] for name in axes} | {"stride": (1,)}
+        return replace(problem, **line)
     if not row.startswith("sliding"):
         return problem
     return replace(problem, channels=min(problem.channels, 3), inputs=2)
@@ -144,10 +150,12 @@ def problems(
     least_batch: int = 0,
 ) -> Depthwise:
     """Problems small enough to check in a few milliseconds, most of them such as ``row`` takes."""
-    rank = draw(st.sampled_from([1, 2, 2, 3]))
+    slides = row.startswith("slide.")
+    rank = 1 if slides else draw(st.sampled_from([1, 2, 2, 3]))
     longest = [129, 65, 17][rank - 1]
     axes = [draw(_axis(longest if axis == rank - 1 else min(longest, 33 - 8 * rank))) for axis in range(rank)]
     size, kernel, stride, dilation, padding = zip(*axes, strict=True)
+    stride = (1,) if slides else stride
     dense = row.startswith("sliding")
     room = max(1, min(3 if dense else 65, 20_000 // prod(size)))
     return Depthwise(

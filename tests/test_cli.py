@@ -31,7 +31,7 @@ from striate.bench.families import Contest, operators
 from striate.bench.interval import from_quartiles, from_rounds
 from striate.bench.plot import KINDS
 from striate.bench.plot.crossover import crossing
-from striate.bench.problems import Entry
+from striate.bench.problems import Entry, Problem
 from striate.bench.specs import Spec
 
 RECORDS = Path(__file__).parents[1] / "bench" / "record"
@@ -141,6 +141,8 @@ def test_a_family_is_recorded(tmp_path, capsys):
     assert cases[0]["best"] == "torch"
     assert "striate.prealloc" in cases[2]["times"] and cases[2]["best"] == "torch"
     assert all(size is None or size >= 0 for case in cases for size in case["peak_bytes"].values())
+    conv = cases[2]["peak_bytes"]["im2col"]
+    assert conv == Problem.parse(cases[2]["problem"]).im2col > 0 and "im2col" not in cases[0]["peak_bytes"]
     end = records.read(out)[-1]
     assert end["kind"] == "end" and set(end["lost"]) <= {
         "thermal_throttles",

@@ -22,6 +22,7 @@ from strategies import (
     F32,
     F64,
     MEMORY,
+    PASSES,
     ROWS,
     Depthwise,
     any_way,
@@ -84,7 +85,7 @@ def test_integers_come_out_exactly(row: str) -> None:
 
     with forced(row):
         check()
-    assert len(ran) == 3 and min(ran.values()) >= 5, f"{row} hardly ran: {ran}"
+    assert all(ran[pass_] >= 5 for pass_ in PASSES[row]), f"{row} hardly ran: {ran}"
 
 
 @every_row
@@ -192,7 +193,8 @@ def test_bits_depend_on_neither_run_nor_threads(row: str, last: bool) -> None:
                 again = three_passes(problem, operands)
                 for name, a, c in zip(("y", "dx", "dw"), first, again, strict=False):
                     assert torch.equal(a, c), f"{name} of {problem} by {row} on {count} threads"
-    assert ran >= 2
+    # Forward rows of one dimension read one layout in types that are their own sums.
+    assert ran >= 2 or (row.startswith("slide.") and (ran or last))
 
 
 @pytest.mark.parametrize("problem", LARGE, ids=str)

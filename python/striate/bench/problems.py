@@ -152,6 +152,11 @@ class Problem:
         return sum(prod(shape) * wide[name] for name, shape in self.shapes.items()) * self._passes
 
     @property
+    def im2col(self) -> int:
+        """Bytes of the matrix that unfolds one group of one sample for a matrix product: every tap at every output."""
+        return prod(self.kernel) * self.c_in * prod(self.output) * self.dtype.itemsize
+
+    @property
     def _passes(self) -> int:
         return len(PASSES) if self.pass_ == STEP else 1
 

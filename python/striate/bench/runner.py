@@ -98,6 +98,8 @@ def _case(work: Work, fault: str, settings: Settings, means: tuple[Child, float]
         case["peak_bytes"] = {
             name: peak.added(maker(), work.problem.device) for name, maker in work.calls(settings.vs).items()
         }
+        if isinstance(work.problem, Problem):
+            case["peak_bytes"]["im2col"] = work.problem.im2col  # what the unfolded input would take
     return case
 
 

@@ -3,9 +3,11 @@
 
 use crate::frame::Lanes;
 use crate::produce::Produce;
+use crate::slide::Slid;
 use crate::weigh::Weigh;
 use striate_core::{DType, Kernel, Layout, Pass, Problem, Program, Why, with_scalar};
 use striate_simd::portable::Portable;
+use striate_simd::slide::Slide;
 use striate_simd::{Every, Isa, Simd};
 
 /// Sweeps of a strided input gradient and taps of a kernel above which compiled offsets would outgrow their use.
@@ -87,6 +89,14 @@ fn compile<I: Every>(problem: &Problem, lanes: Lanes) -> Box<dyn Program> {
     })
 }
 
+fn compile_slide<I: Slide<f32> + Slide<f64>>(problem: &Problem) -> Box<dyn Program> {
+    let isa = I::detect().expect("a row is compiled only where it is available");
+    match problem.dtype {
+        DType::F64 => Box::new(Slid::<f64, I>::new(problem, isa)),
+        _ => Box::new(Slid::<f32, I>::new(problem, isa)),
+    }
+}
+
 /// A row of one vector direction and instruction set.
 macro_rules! row {
     (channels, $token:ty, $isa:literal) => {
@@ -118,6 +128,19 @@ macro_rules! row {
             Lanes::Width,
             "vectors of neighbouring columns, channel by channel; few channels under long or wide kernels"
         )
+    };
+    (slide, $token:ty, $isa:literal) => {
+        Kernel {
+            name: concat!("slide.width.", $isa),
+            op: "conv",
+            passes: &[Pass::Fwd],
+            layouts: &[Layout::Nchw],
+            isa: $isa,
+            available: || <$token>::detect().is_some(),
+            supports: crate::slide::supports,
+            compile: compile_slide::<$token>,
+            note: "vectors that slide across a pair of registers, as published; one dimension, chosen by a filter alone",
+        }
     };
     ($token:ty, $isa:literal, $family:literal, $supports:expr, $lanes:expr, $note:literal) => {
         Kernel {
@@ -157,4 +180,12 @@ pub static ROWS: &[Kernel] = &[
     row!(channels, Portable, "portable"),
     row!(width, Portable, "portable"),
     row!(sliding, Portable, "portable"),
+    // Whatever these take, rows before them take.
+    #[cfg(target_arch = "x86_64")]
+    row!(slide, striate_simd::x86::Avx512, "avx512"),
+    #[cfg(target_arch = "x86_64")]
+    row!(slide, striate_simd::x86::Avx2, "avx2"),
+    #[cfg(target_arch = "aarch64")]
+    row!(slide, striate_simd::neon::Neon, "neon"),
+    row!(slide, Portable, "portable"),
 ];

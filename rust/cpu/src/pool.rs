@@ -54,7 +54,16 @@ macro_rules! with_kind {
     ($request:expr, $mode:expr, $kind:ident => $body:expr) => {
         match ($request.op, $mode) {
             ("pool", mode) => with_numbers!(mode, $kind => $body),
-            (_, Mode::Min) => {
+            (_, mode) => with_places!(mode, $kind => $body),
+        }
+    };
+}
+
+/// The kind of a mode that yields positions, as a type.
+macro_rules! with_places {
+    ($mode:expr, $kind:ident => $body:expr) => {
+        match $mode {
+            Mode::Min => {
                 let $kind = Place::<true>;
                 $body
             }
@@ -86,11 +95,16 @@ macro_rules! with_numbers {
     };
 }
 
+/// The cut into sheets, if the windows are short.
+fn sheets<S: Scalar>(request: &Request<'_>, pooling: &Pooling) -> Option<Sheets<S::Acc>> {
+    let last = request.operand(0).is_ok_and(is_channels_last);
+    Sheets::new(pooling, (last, S::DTYPE == S::DTYPE.accumulator(), request.op == "pool_argmax"))
+}
+
 fn workspace<I: EveryMaths>(request: &Request<'_>, width: usize) -> usize {
     let (Ok(pooling), Ok(input)) = (Pooling::of(request), request.operand(0)) else { return 0 };
-    let (plain, last) = (request.op == "pool", is_channels_last(input));
     with_scalar!(input.dtype, S => {
-        if let Some(sheets) = Sheets::<<S as Scalar>::Acc>::new(&pooling, last).filter(|_| plain) {
+        if let Some(sheets) = sheets::<S>(request, &pooling) {
             return carved_bytes::<<S as Scalar>::Acc>(width, sheets.scratch());
         }
     });
@@ -115,11 +129,14 @@ fn run<I: EveryMaths>(isa: I, request: &Request<'_>, mut arguments: Arguments<'_
     let input = arguments.operands[0].take().expect("a supported request has an input");
     let job = Job { pooling: &pooling, last, pool };
     let (result, workspace) = (arguments.results.remove(0), arguments.workspace);
-    let plain = request.op == "pool";
     with_scalar!(input.dtype(), S => {
-        if let Some(sheets) = Sheets::<<S as Scalar>::Acc>::new(&pooling, last).filter(|_| plain) {
-            let numbers = (input.typed::<S>().data, result.typed::<S>().data);
-            return with_numbers!(pooling.mode, kind => sheets.run((isa, kind), numbers, (workspace, pool)));
+        if let Some(sheets) = sheets::<S>(request, &pooling) {
+            let (data, room) = (input.typed::<S>().data, (workspace, pool));
+            return match result.dtype() {
+                DType::I32 => with_places!(pooling.mode, kind => sheets.places((isa, kind), (data, result.typed::<i32>().data), room)),
+                DType::I64 => with_places!(pooling.mode, kind => sheets.places((isa, kind), (data, result.typed::<i64>().data), room)),
+                _ => with_numbers!(pooling.mode, kind => sheets.run((isa, kind), (data, result.typed::<S>().data), room)),
+            };
         }
     });
     with_scalar!(input.dtype(), S => with_kind!(request, pooling.mode, kind => {

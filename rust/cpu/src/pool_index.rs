@@ -1,18 +1,21 @@
 //! Numbers at given positions of their planes, and the transpose: numbers summed at given positions. Each plane (or,
-//! channels last, each sample) is one part, whose sums run in the order of the positions.
+//! channels last, each sample) is one part, whose sums run in the order of the positions; `pool_scatter` has a faster
+//! way to the same sums where windows are short.
 
-use crate::operations::on_isa;
+use crate::operations::{on_every_isa, on_isa};
+use crate::pool_scatter::Scattered;
 use striate_core::pool::{Part, for_each_part};
-use striate_core::pooling::is_channels_last;
+use striate_core::pooling::{Pooling, is_channels_last};
 use striate_core::view::{carve, carved_bytes};
 use striate_core::{
-    Arguments, DType, Element, Operation, Pool, Request, Scalar, Signature, TensorMut, Why, with_scalar,
+    Accumulator, Arguments, DType, Element, Operation, Pool, Request, Scalar, Signature, TensorMut, Why, with_scalar,
 };
+use striate_simd::EveryMaths;
 
 pub(crate) static GATHER_ROWS: &[Operation] =
     &[on_isa!("pool_gather", "plane by plane", striate_simd::portable::Portable, "portable")];
 pub(crate) static SCATTER_ROWS: &[Operation] =
-    &[on_isa!("pool_scatter", "plane by plane", striate_simd::portable::Portable, "portable")];
+    on_every_isa!("pool_scatter", "each position asks the windows it is in; long windows plane by plane");
 
 const DTYPES: &[DType] = &DType::ALL;
 
@@ -76,6 +79,11 @@ fn work(request: &Request<'_>) -> f64 {
 
 #[allow(clippy::extra_unused_type_parameters)] // The table asks for it.
 fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
+    if let Some(bytes) = request.operand(0).ok().and_then(|numbers| {
+        with_scalar!(numbers.dtype, S => scattered::<<S as Scalar>::Acc>(request).map(|sums| sums.workspace(width)))
+    }) {
+        return bytes;
+    }
     match (Planes::of(request), request.operand(0)) {
         // Sums of half precision are carried in f32.
         (Ok(planes), Ok(numbers)) if request.op == "pool_scatter" && numbers.dtype.size() == 2 => {
@@ -85,12 +93,27 @@ fn workspace<I>(request: &Request<'_>, width: usize) -> usize {
     }
 }
 
-fn run<I>(_isa: I, request: &Request<'_>, mut arguments: Arguments<'_>, pool: &dyn Pool) {
+/// The faster way to scatter, if the windows are short.
+fn scattered<A: Accumulator>(request: &Request<'_>) -> Option<Scattered<A>> {
+    if request.op != "pool_scatter" {
+        return None;
+    }
+    Scattered::new(&Pooling::of(request).ok()?, Planes::of(request).ok()?.last)
+}
+
+fn run<I: EveryMaths>(isa: I, request: &Request<'_>, mut arguments: Arguments<'_>, pool: &dyn Pool) {
     let planes = Planes::of(request).expect("the request is supported");
     let [numbers, indices] = [0, 1].map(|n| arguments.operands[n].take().expect("a supported request has both"));
     let (result, workspace) = (arguments.results.remove(0), arguments.workspace);
     with_scalar!(numbers.dtype(), S => {
         let data = numbers.typed::<S>().data;
+        if let Some(sums) = scattered::<<S as Scalar>::Acc>(request) {
+            let (out, room) = (result.typed::<S>().data, (workspace, pool));
+            return match indices.dtype() {
+                DType::I32 => sums.run(isa, (data, indices.typed::<i32>().data), out, room),
+                _ => sums.run(isa, (data, indices.typed::<i64>().data), out, room),
+            };
+        }
         let gathers = request.op == "pool_gather";
         match indices.dtype() {
             DType::I32 => planes.run(gathers, (data, indices.typed::<i32>().data, i64::from), result, (workspace, pool)),

@@ -2,13 +2,15 @@
 //! are cut into pieces of columns, so that the rows at hand stay in the smallest cache.
 
 use crate::window::{Along, SHORT, SLACK};
+use std::marker::PhantomData;
 use std::ops::Range;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::pooling::{Mode, Pooling};
 use striate_core::view::carve;
 use striate_core::{Accumulator, Pass, Pool, Scalar};
+use striate_simd::places::{Index, Positions, Starts};
 use striate_simd::rows::Block;
-use striate_simd::sheets::{self, Divide, Line, MOST, Row, Run, Sheet};
+use striate_simd::sheets::{self, Ending, Line, MOST, Numbers, Row, Run, Sheet};
 use striate_simd::windows::Kind;
 use striate_simd::{Convert, Maths, Simd};
 
@@ -28,11 +30,12 @@ struct Band {
     held: usize,
 }
 
-/// Some columns of them, with the factors of divisors along the line or along its result.
+/// Some columns of them, with the factors of divisors along the line or along its result, or where windows begin.
 struct Piece<A> {
     first: usize,
     line: Line<A>,
     by: Vec<A>,
+    starts: [Vec<A>; 2],
 }
 
 /// How a whole request is cut up.
@@ -47,14 +50,18 @@ pub struct Sheets<A> {
     pieces: Vec<Piece<A>>,
     /// Factors of divisors for rows; none where nothing is divided.
     by: Vec<A>,
+    /// Where the windows of rows begin, and their first taps inside, if positions are asked for.
+    starts: [Vec<i64>; 2],
+    nothing: A,
     /// Planes that a part takes, and where parts begin.
     group: usize,
     bounds: Vec<usize>,
 }
 
 impl<A: Accumulator> Sheets<A> {
-    /// For a request with dense tensors, if its windows allow it; `last` says whether channels are innermost.
-    pub fn new(pooling: &Pooling, last: bool) -> Option<Sheets<A>> {
+    /// For a request with dense tensors, if its windows allow it; `last` says whether channels are innermost,
+    /// `own` whether numbers are their own accumulators, `places` whether positions are asked for.
+    pub fn new(pooling: &Pooling, (last, own, places): (bool, bool, bool)) -> Option<Sheets<A>> {
         const { assert!(MOST >= SHORT) };
         let ([deep, high, wide], pass) = (&pooling.axes, pooling.pass);
         let outs = [1, 2].map(|a| pooling.axes[a].extent(pass) as usize);
@@ -62,6 +69,10 @@ impl<A: Accumulator> Sheets<A> {
         let short = high.kernel().max(wide.kernel()) <= SHORT as i64;
         if !plain || !short || outs.contains(&0) {
             return None;
+        }
+        let far = |a: usize| (pooling.axes[a].kernel() - 1) * pooling.axes[a].dilation() * pooling.plane()[a];
+        if places && far(1) + far(2) + pooling.plane()[1] >= 1 << 24 {
+            return None; // f32 counts no further
         }
         // Columns that different taps produce are not neighbours.
         Along::<A>::new(wide, pass, 0..outs[1] as i64).single()?;
@@ -80,28 +91,69 @@ impl<A: Accumulator> Sheets<A> {
         let at = |plane: usize| starts.iter().map(move |start| plane * each[1] + start);
         let bounds = (0..planes).step_by(group).flat_map(at).chain([planes * each[1]]).collect();
         let bands = rows.into_iter().map(|rows| band(pooling, rows)).collect();
-        let pieces = columns.into_iter().map(|columns| piece(pooling, columns, unit, &factors[2])).collect();
-        Some(Sheets { pass, each, pitch, unit, bands, pieces, by, group, bounds })
+        let [mut starts, mut along] = [const { [const { Vec::new() }; 2] }; 2];
+        if places {
+            [starts, along] = [1, 2].map(|a| [false, true].map(|inside| starts_of(pooling, a, inside)));
+        }
+        let cut = Cut { pooling, unit, own, factors: &factors[2], starts: along.each_ref().map(|of| &of[..]) };
+        let pieces = columns.into_iter().map(|columns| cut.piece(columns)).collect();
+        let nothing = A::from_f64(if pooling.mode == Mode::Min { f64::INFINITY } else { f64::NEG_INFINITY });
+        Some(Sheets { pass, each, pitch, unit, bands, pieces, by, starts, nothing, group, bounds })
     }
 
     /// Accumulators that a slot needs.
     pub fn scratch(&self) -> usize {
         let held = self.bands.iter().map(|band| band.held).max().unwrap_or(0);
-        self.pieces.iter().map(|piece| piece.line.scratch(held)).max().unwrap_or(0)
+        let labels = !self.starts[0].is_empty();
+        self.pieces.iter().map(|piece| piece.line.scratch(held, labels)).max().unwrap_or(0)
     }
 
     /// Pools everything.
-    pub fn run<S, I, K>(&self, way: (I, K), (src, dst): (&[S], &mut [S]), (workspace, pool): (&mut [u8], &dyn Pool))
+    pub fn run<S, I, K>(&self, way: (I, K), (src, dst): (&[S], &mut [S]), room: (&mut [u8], &dyn Pool))
     where
         S: Scalar<Acc = A>,
         I: Convert<S> + Maths<A>,
         K: Kind<A, I, Cell = <I as Simd<A>>::V>,
     {
+        let joined = !self.by.is_empty() && self.pass == Pass::Fwd;
+        self.each_sheet(way, (src, dst), room, |band, piece| Numbers {
+            divide: joined.then_some((&self.by[band.first.min(self.by.len())..], &piece.by)),
+        });
+    }
+
+    /// Finds where everything is.
+    pub fn places<S, T, I, K>(&self, way: (I, K), (src, dst): (&[S], &mut [T]), room: (&mut [u8], &dyn Pool))
+    where
+        S: Scalar<Acc = A>,
+        T: Index,
+        I: Convert<S> + Maths<A>,
+        K: Kind<A, I, Cell = (<I as Simd<A>>::V, <I as Simd<A>>::V)>,
+    {
+        self.each_sheet(way, (src, dst), room, |band, piece| {
+            let [windows, inside] =
+                [0, 1].map(|n| Starts { rows: &self.starts[n][band.first..], places: &piece.starts[n] });
+            Positions { windows, inside, nothing: self.nothing, stored: PhantomData }
+        });
+    }
+
+    fn each_sheet<'a, S, I, K, E>(
+        &'a self,
+        (isa, kind): (I, K),
+        (src, dst): (&[S], &mut [E::To]),
+        (workspace, pool): (&mut [u8], &dyn Pool),
+        ending: impl Fn(&'a Band, &'a Piece<A>) -> E + Sync,
+    ) where
+        S: Scalar<Acc = A>,
+        I: Convert<S> + Maths<A>,
+        K: Kind<A, I>,
+        E: Ending<S, I, K>,
+        E::To: Send,
+    {
         let (scratch, _) = carve::<A>(workspace, pool.width(), self.scratch());
         // Parts are bands or, in planes of one row, pieces.
         let (bands, pieces) = (self.bands.len(), self.pieces.len());
         let parts = if self.each[1] == self.pitch[1] { pieces } else { bands };
-        for_each_part(pool, (dst, &self.bounds), scratch, &|part: Part<'_, S, A>| {
+        for_each_part(pool, (dst, &self.bounds), scratch, &|part: Part<'_, E::To, A>| {
             let (first, which) = (part.index / parts * self.group, part.index % parts);
             let (band, chosen) = if self.each[1] == self.pitch[1] { (0, which..which + 1) } else { (which, 0..pieces) };
             let planes = src[first * self.each[0]..].chunks_exact(self.each[0].max(1)).take(self.group);
@@ -109,19 +161,17 @@ impl<A: Accumulator> Sheets<A> {
                 let start = self.pieces[chosen.start].first;
                 for piece in &self.pieces[chosen.clone()] {
                     let to = plane * self.each[1] + (piece.first - start) * self.unit;
-                    let sheet = self.sheet(&self.bands[band], piece);
-                    sheets::pool(way, &sheet, (numbers, part.scratch), &mut part.out[to..]);
+                    let (band, scratch) = (&self.bands[band], &mut *part.scratch);
+                    let sheet = self.sheet(band, piece);
+                    sheets::pool((isa, kind, ending(band, piece)), &sheet, (numbers, scratch), &mut part.out[to..]);
                 }
             }
         });
     }
 
     fn sheet<'a>(&'a self, band: &'a Band, piece: &'a Piece<A>) -> Sheet<'a, A> {
-        let divide = match self.pass {
-            _ if self.by.is_empty() => Divide::Not,
-            Pass::Fwd => Divide::Joined(&self.by[band.first..], &piece.by),
-            _ => Divide::Read(&self.by, &piece.by),
-        };
+        let read = !self.by.is_empty() && self.pass != Pass::Fwd;
+        let divide = read.then_some((&self.by[..], &piece.by[..]));
         Sheet { line: &piece.line, rows: &band.rows, held: band.held, divide, pitch: self.pitch }
     }
 }
@@ -152,8 +202,9 @@ fn band(pooling: &Pooling, range: Range<i64>) -> Band {
     let row = |out: usize| {
         let ((taps, at), mut row) = (along.window(out), Row::default());
         let rows = taps.iter().map(|tap| along.base + (tap.0 + at) as i64);
-        for inside in rows.filter(|at| (0..source).contains(at)) {
+        for (tap, inside) in taps.iter().zip(rows).filter(|(_, at)| (0..source).contains(at)) {
             row.taps[row.count] = inside as usize;
+            row.away[row.count] = (tap.0 - taps[0].0) * pooling.plane()[1] as usize;
             row.count += 1;
         }
         row
@@ -179,11 +230,58 @@ fn band(pooling: &Pooling, range: Range<i64>) -> Band {
     Band { first: range.start as usize, rows, held }
 }
 
-fn piece<A: Accumulator>(pooling: &Pooling, columns: Range<i64>, unit: usize, factors: &[f64]) -> Piece<A> {
-    let (first, axis) = (columns.start as usize, &pooling.axes[2]);
-    let wide = Along::<A>::new(axis, pooling.pass, columns.clone()).scale(unit, 0, true);
-    let (step, len) = (wide.step, wide.step * wide.phase(unit));
-    let run = |(position, to, count): (usize, usize, usize)| {
+/// Where in the plane windows begin along an axis: their first taps, inside or not, or the first inside.
+fn starts_of(pooling: &Pooling, a: usize, inside: bool) -> Vec<i64> {
+    let (axis, step) = (&pooling.axes[a], pooling.plane()[a]);
+    let sweep = axis.sweep(Pass::Fwd, 0);
+    let start = |o| if inside { axis.walk(Pass::Fwd, o).a0 } else { sweep.src0 + o * sweep.src_step };
+    (0..axis.output()).map(|o| start(o) * step).collect()
+}
+
+/// What the pieces of a request have in common.
+struct Cut<'a> {
+    pooling: &'a Pooling,
+    unit: usize,
+    own: bool,
+    factors: &'a [f64],
+    starts: [&'a [i64]; 2],
+}
+
+impl Cut<'_> {
+    fn piece<A: Accumulator>(&self, columns: Range<i64>) -> Piece<A> {
+        let Cut { pooling, unit, own, factors, .. } = *self;
+        let (first, axis) = (columns.start as usize, &pooling.axes[2]);
+        let wide = Along::<A>::new(axis, pooling.pass, columns.clone()).scale(unit, 1, true);
+        let (step, len) = (wide.step, wide.step * wide.phase(unit));
+        let runs = wide.runs(axis.source(pooling.pass), unit);
+        let mut line = Line {
+            len: len.next_multiple_of(SLACK),
+            taps: wide.single().expect("columns are neighbours").to_vec(),
+            cols: wide.outs * unit,
+            runs: Vec::new(),
+            stands: None,
+        };
+        let divided = !factors.is_empty() && pooling.pass != Pass::Fwd;
+        match runs[..] {
+            [(position, to, count)] if own && step == 1 && !divided => {
+                line.stands = Some((to..to + count * unit, (position * unit) as isize - to as isize));
+            }
+            _ => line.runs = runs.iter().map(|&run| self.run(run, step)).collect(),
+        }
+        let by = match pooling.pass {
+            _ if factors.is_empty() => Vec::new(),
+            Pass::Fwd => spread(line.pitch(), [(first, 0, wide.outs)], unit, factors),
+            _ => spread(line.len, runs.iter().copied(), unit, factors),
+        };
+        let starts = self.starts.map(|starts| {
+            let starts: Vec<f64> = starts.iter().map(|&start| start as f64).collect();
+            if starts.is_empty() { Vec::new() } else { spread(line.pitch(), [(first, 0, wide.outs)], unit, &starts) }
+        });
+        Piece { first, line, by, starts }
+    }
+
+    fn run(&self, (position, to, count): (usize, usize, usize), step: usize) -> Run {
+        let unit = self.unit;
         let row = Block { rows: 1, cols: count, from_pitch: 0, from_step: step, to_pitch: 0, to_step: 1 };
         let block = match (unit, step) {
             (1, _) => row,
@@ -191,20 +289,7 @@ fn piece<A: Accumulator>(pooling: &Pooling, columns: Range<i64>, unit: usize, fa
             _ => Block { rows: count, cols: unit, from_pitch: step * unit, from_step: 1, to_pitch: unit, to_step: 1 },
         };
         Run { block, from: position * unit, to }
-    };
-    let runs = wide.runs(axis.source(pooling.pass), unit);
-    let line = Line {
-        len: len.next_multiple_of(SLACK),
-        taps: wide.single().expect("columns are neighbours").to_vec(),
-        cols: wide.outs * unit,
-        runs: runs.iter().copied().map(run).collect(),
-    };
-    let by = match pooling.pass {
-        _ if factors.is_empty() => Vec::new(),
-        Pass::Fwd => spread(line.pitch(), [(first, 0, wide.outs)], unit, factors),
-        _ => spread(line.len, runs.iter().copied(), unit, factors),
-    };
-    Piece { first, line, by }
+    }
 }
 
 /// Factors of runs of positions at their places, ones elsewhere.

@@ -1,7 +1,7 @@
 //! Instruction-set tokens, every processor intrinsic of the project, and the vector loops built on them.
 //!
 //! A token ([`Isa`]) exists only on a processor that has its features, so holding one is the proof that its
-//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`planes`], [`rows`], [`sheets`],
+//! instructions may run. The loops ([`correlate`], [`fir`], [`fourier`], [`gather`], [`lanes`], [`places`], [`planes`], [`rows`], [`scatter`], [`sheets`], [`slide`],
 //! [`sums`], [`windows`]) are one text over tokens and accumulators; each asserts the range it will touch once and then loads
 //! without checks.
 
@@ -14,12 +14,16 @@ pub mod gather;
 pub mod isa;
 pub mod lanes;
 pub mod maths;
+pub mod places;
 pub mod planes;
 pub mod portable;
 mod roots;
 pub mod rows;
+pub mod scatter;
 pub mod sheets;
+pub mod slide;
 mod stockham;
+mod strips;
 pub mod sums;
 mod tables;
 mod tiles;

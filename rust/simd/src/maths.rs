@@ -16,8 +16,24 @@ pub trait Maths<A: Accumulator>: Simd<A> {
     fn extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V;
     /// The same choice where nothing is NaN.
     fn calm_extreme<const LEAST: bool>(self, old: Self::V, new: Self::V) -> Self::V;
-    /// Whether any lane is NaN.
-    fn any_nan(self, a: Self::V) -> bool;
+    /// `pick` where nothing is NaN.
+    fn calm_pick<const LEAST: bool>(self, old: (Self::V, Self::V), new: (Self::V, Self::V)) -> (Self::V, Self::V);
+    /// Whether any lane of either is NaN.
+    fn unordered(self, a: Self::V, b: Self::V) -> bool;
+    /// Whether any lanes are equal.
+    fn any_equal(self, a: Self::V, b: Self::V) -> bool;
+    /// `sum + x` where `labels` is `label`, `sum` elsewhere.
+    fn add_where(self, sum: Self::V, x: Self::V, labels: Self::V, label: Self::V) -> Self::V;
+    /// Writes whole numbers as such.
+    ///
+    /// # Safety
+    /// `to` must be writable for `LANES` numbers.
+    unsafe fn whole(self, a: Self::V, to: *mut i32);
+    /// Reads the chosen lanes, and takes `other` elsewhere.
+    ///
+    /// # Safety
+    /// `from` must be readable for the chosen lanes.
+    unsafe fn load_or(self, from: *const A, mask: Self::M, other: Self::V) -> Self::V;
 }
 
 /// `exp(x)` of numbers, anything of NaN: 2^n times the Taylor polynomial of what is left of x.
@@ -108,9 +124,49 @@ macro_rules! by_lane {
                 self.extreme::<LEAST>(old, new)
             }
             #[inline(always)]
-            fn any_nan(self, a: Self::V) -> bool {
-                let seen = lanes(self, [a], |[a]: [$acc; 1]| [if a.is_nan() { 1.0 } else { 0.0 }])[0];
-                self.sum(seen) > 0.0
+            fn calm_pick<const LEAST: bool>(
+                self,
+                old: (Self::V, Self::V),
+                new: (Self::V, Self::V),
+            ) -> (Self::V, Self::V) {
+                self.pick::<LEAST>(old, new)
+            }
+            #[inline(always)]
+            fn unordered(self, a: Self::V, b: Self::V) -> bool {
+                let seen = |[a, b]: [$acc; 2]| [if a.is_nan() || b.is_nan() { 1.0 } else { 0.0 }];
+                self.sum(lanes(self, [a, b], seen)[0]) > 0.0
+            }
+            #[inline(always)]
+            fn any_equal(self, a: Self::V, b: Self::V) -> bool {
+                self.sum(lanes(self, [a, b], |[a, b]: [$acc; 2]| [if a == b { 1.0 } else { 0.0 }])[0]) > 0.0
+            }
+            #[inline(always)]
+            fn add_where(self, sum: Self::V, x: Self::V, labels: Self::V, label: Self::V) -> Self::V {
+                let added = |[sum, x, a, b]: [$acc; 4]| [if a == b { sum + x } else { sum }];
+                lanes(self, [sum, x, labels, label], added)[0]
+            }
+            #[inline(always)]
+            unsafe fn load_or(self, from: *const $acc, (lo, hi): (usize, usize), other: Self::V) -> Self::V {
+                let mut taken = [0.0; 4];
+                // SAFETY: the array holds any vector of these tokens; the caller vouches for what is read.
+                unsafe {
+                    self.store(taken.as_mut_ptr(), other);
+                    for (lane, slot) in taken.iter_mut().enumerate().take(hi).skip(lo) {
+                        *slot = from.add(lane).read();
+                    }
+                    self.load(taken.as_ptr())
+                }
+            }
+            #[inline(always)]
+            unsafe fn whole(self, a: Self::V, to: *mut i32) {
+                let mut taken = [0.0; 4];
+                // SAFETY: the array holds any vector of these tokens; the caller vouches for what is written.
+                unsafe {
+                    self.store(taken.as_mut_ptr(), a);
+                    for (lane, number) in taken.into_iter().enumerate().take(<Self as Simd<$acc>>::LANES) {
+                        to.add(lane).write(number as i32);
+                    }
+                }
             }
         }
     };
@@ -158,7 +214,7 @@ mod x86 {
     /// return their second operand where the two are equal or either is NaN.
     macro_rules! maths {
         ($token:ty, $acc:ty, $v:ty, $div:ident $max:ident $min:ident $scale:ident, $greater:ident $less:ident $nan:ident
-         $either:ident $blend:ident $any:ident) => {
+         $either:ident $blend:ident $any:ident, $pair:ident $equal:ident $add:ident $whole:ident $load:ident) => {
             impl Maths<$acc> for $token {
                 #[inline(always)]
                 fn div(self, a: $v, b: $v) -> $v {
@@ -190,9 +246,37 @@ mod x86 {
                     unsafe { if LEAST { $min(new, old) } else { $max(new, old) } }
                 }
                 #[inline(always)]
-                fn any_nan(self, a: $v) -> bool {
+                fn calm_pick<const LEAST: bool>(self, old: ($v, $v), new: ($v, $v)) -> ($v, $v) {
                     // SAFETY: the token proves the features.
-                    unsafe { $any($nan(a)) }
+                    unsafe {
+                        let better = if LEAST { $less(new.0, old.0) } else { $greater(new.0, old.0) };
+                        ($blend(old.0, new.0, better), $blend(old.1, new.1, better))
+                    }
+                }
+                #[inline(always)]
+                fn unordered(self, a: $v, b: $v) -> bool {
+                    // SAFETY: the token proves the features.
+                    unsafe { $any($pair(a, b)) }
+                }
+                #[inline(always)]
+                fn any_equal(self, a: $v, b: $v) -> bool {
+                    // SAFETY: the token proves the features.
+                    unsafe { $any($equal(a, b)) }
+                }
+                #[inline(always)]
+                fn add_where(self, sum: $v, x: $v, labels: $v, label: $v) -> $v {
+                    // SAFETY: the token proves the features.
+                    unsafe { $blend(sum, $add(sum, x), $equal(labels, label)) }
+                }
+                #[inline(always)]
+                unsafe fn load_or(self, from: *const $acc, mask: Self::M, other: $v) -> $v {
+                    // SAFETY: the token proves the features, the caller vouches for the range.
+                    unsafe { $load(other, mask, from) }
+                }
+                #[inline(always)]
+                unsafe fn whole(self, a: $v, to: *mut i32) {
+                    // SAFETY: the token proves the features, the caller vouches for the range.
+                    unsafe { $whole(a, to) }
                 }
             }
         };
@@ -230,19 +314,37 @@ mod x86 {
         greater16(a: __m512, b: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b) }
         less16(a: __m512, b: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b) }
         nan16(a: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a) }
+        pair16(a: __m512, b: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, b) }
+        equal16(a: __m512, b: __m512) -> u16 { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(a, b) }
+        whole16(a: __m512, to: *mut i32) -> () { _mm512_storeu_si512(to.cast(), _mm512_cvtps_epi32(a)) }
         blend16(a: __m512, b: __m512, taken: u16) -> __m512 { _mm512_mask_mov_ps(a, taken, b) }
         greater8w(a: __m512d, b: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_GT_OQ>(a, b) }
         less8w(a: __m512d, b: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_LT_OQ>(a, b) }
         nan8w(a: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, a) }
+        pair8w(a: __m512d, b: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_UNORD_Q>(a, b) }
+        equal8w(a: __m512d, b: __m512d) -> u8 { _mm512_cmp_pd_mask::<_CMP_EQ_OQ>(a, b) }
+        whole8w(a: __m512d, to: *mut i32) -> () { _mm256_storeu_si256(to.cast(), _mm512_cvtpd_epi32(a)) }
         blend8w(a: __m512d, b: __m512d, taken: u8) -> __m512d { _mm512_mask_mov_pd(a, taken, b) }
         greater8(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_GT_OQ>(a, b) }
         less8(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(a, b) }
         nan8(a: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a) }
+        pair8(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_UNORD_Q>(a, b) }
+        equal8(a: __m256, b: __m256) -> __m256 { _mm256_cmp_ps::<_CMP_EQ_OQ>(a, b) }
+        whole8(a: __m256, to: *mut i32) -> () { _mm256_storeu_si256(to.cast(), _mm256_cvtps_epi32(a)) }
         greater4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_GT_OQ>(a, b) }
         less4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_LT_OQ>(a, b) }
         any8(a: __m256) -> bool { _mm256_movemask_ps(a) != 0 }
         any4(a: __m256d) -> bool { _mm256_movemask_pd(a) != 0 }
+        load_or8(other: __m256, mask: __m256i, from: *const f32) -> __m256 {
+            _mm256_blendv_ps(other, _mm256_maskload_ps(from, mask), _mm256_castsi256_ps(mask))
+        }
+        load_or4(other: __m256d, mask: __m256i, from: *const f64) -> __m256d {
+            _mm256_blendv_pd(other, _mm256_maskload_pd(from, mask), _mm256_castsi256_pd(mask))
+        }
         nan4(a: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_UNORD_Q>(a, a) }
+        pair4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_UNORD_Q>(a, b) }
+        equal4(a: __m256d, b: __m256d) -> __m256d { _mm256_cmp_pd::<_CMP_EQ_OQ>(a, b) }
+        whole4(a: __m256d, to: *mut i32) -> () { _mm_storeu_si128(to.cast(), _mm256_cvtpd_epi32(a)) }
         // In two steps, because a power that is no normal number may still scale to one.
         scale8(a: __m256, n: __m256) -> __m256 {
             let n = _mm256_cvtps_epi32(n);
@@ -264,11 +366,11 @@ mod x86 {
     }
 
     maths!(Avx512, f32, __m512, _mm512_div_ps _mm512_max_ps _mm512_min_ps _mm512_scalef_ps,
-        greater16 less16 nan16 either16 blend16 any16);
+        greater16 less16 nan16 either16 blend16 any16, pair16 equal16 _mm512_add_ps whole16 _mm512_mask_loadu_ps);
     maths!(Avx512, f64, __m512d, _mm512_div_pd _mm512_max_pd _mm512_min_pd _mm512_scalef_pd,
-        greater8w less8w nan8w either8w blend8w any8w);
+        greater8w less8w nan8w either8w blend8w any8w, pair8w equal8w _mm512_add_pd whole8w _mm512_mask_loadu_pd);
     maths!(Avx2, f32, __m256, _mm256_div_ps _mm256_max_ps _mm256_min_ps scale8,
-        greater8 less8 nan8 _mm256_or_ps _mm256_blendv_ps any8);
+        greater8 less8 nan8 _mm256_or_ps _mm256_blendv_ps any8, pair8 equal8 _mm256_add_ps whole8 load_or8);
     maths!(Avx2, f64, __m256d, _mm256_div_pd _mm256_max_pd _mm256_min_pd scale4,
-        greater4 less4 nan4 _mm256_or_pd _mm256_blendv_pd any4);
+        greater4 less4 nan4 _mm256_or_pd _mm256_blendv_pd any4, pair4 equal4 _mm256_add_pd whole4 load_or4);
 }

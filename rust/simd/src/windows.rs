@@ -25,6 +25,8 @@ pub trait Kind<A: Accumulator, I: Simd<A>>: Copy + Default + Send + Sync + 'stat
     fn nothing() -> A;
     /// Joins what stands earlier in the window with what stands later.
     fn join(isa: I, old: Self::Cell, new: Self::Cell) -> Self::Cell;
+    /// The cell of a number with this label.
+    fn fresh(isa: I, number: I::V, label: A) -> Self::Cell;
     /// Reads cells whose labels lie `labels` further on, and adds `shift` to the labels.
     ///
     /// # Safety
@@ -53,10 +55,18 @@ pub struct Calm<const LEAST: bool>;
 #[derive(Clone, Copy, Default)]
 pub struct Place<const LEAST: bool>;
 
+/// The same of numbers.
+#[derive(Clone, Copy, Default)]
+pub struct CalmPlace<const LEAST: bool>;
+
 macro_rules! numbers_alone {
     () => {
         type Cell = I::V;
         const LABELS: bool = false;
+        #[inline(always)]
+        fn fresh(_isa: I, number: I::V, _label: A) -> I::V {
+            number
+        }
         #[inline(always)]
         unsafe fn load(isa: I, from: *const A, _labels: usize, _shift: A) -> I::V {
             // SAFETY: passed on unchanged.
@@ -116,32 +126,46 @@ impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Extreme<LEAS
     }
 }
 
-impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Place<LEAST> {
-    type Cell = (I::V, I::V);
-    type Calm = Self;
-    const IDEMPOTENT: bool = true;
-    const CARES: bool = false;
-    const LABELS: bool = true;
-    fn nothing() -> A {
-        outermost(LEAST)
-    }
-    #[inline(always)]
-    fn join(isa: I, old: Self::Cell, new: Self::Cell) -> Self::Cell {
-        isa.pick::<LEAST>(old, new)
-    }
-    #[inline(always)]
-    unsafe fn load(isa: I, from: *const A, labels: usize, shift: A) -> Self::Cell {
-        // SAFETY: the caller vouches for both vectors.
-        unsafe { (isa.load(from), isa.add(isa.load(from.add(labels)), isa.splat(shift))) }
-    }
-    #[inline(always)]
-    unsafe fn store(isa: I, to: *mut A, labels: usize, cell: Self::Cell) {
-        // SAFETY: the caller vouches for both vectors.
-        unsafe {
-            isa.store(to, cell.0);
-            isa.store(to.add(labels), cell.1);
+macro_rules! numbers_and_labels {
+    ($calm:ty, $cares:literal, $pick:ident) => {
+        type Cell = (I::V, I::V);
+        type Calm = $calm;
+        const IDEMPOTENT: bool = true;
+        const CARES: bool = $cares;
+        const LABELS: bool = true;
+        fn nothing() -> A {
+            outermost(LEAST)
         }
-    }
+        #[inline(always)]
+        fn join(isa: I, old: Self::Cell, new: Self::Cell) -> Self::Cell {
+            isa.$pick::<LEAST>(old, new)
+        }
+        #[inline(always)]
+        fn fresh(isa: I, number: I::V, label: A) -> Self::Cell {
+            (number, isa.splat(label))
+        }
+        #[inline(always)]
+        unsafe fn load(isa: I, from: *const A, labels: usize, shift: A) -> Self::Cell {
+            // SAFETY: the caller vouches for both vectors.
+            unsafe { (isa.load(from), isa.add(isa.load(from.add(labels)), isa.splat(shift))) }
+        }
+        #[inline(always)]
+        unsafe fn store(isa: I, to: *mut A, labels: usize, cell: Self::Cell) {
+            // SAFETY: the caller vouches for both vectors.
+            unsafe {
+                isa.store(to, cell.0);
+                isa.store(to.add(labels), cell.1);
+            }
+        }
+    };
+}
+
+impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for Place<LEAST> {
+    numbers_and_labels!(CalmPlace<LEAST>, true, pick);
+}
+
+impl<A: Accumulator, I: Maths<A>, const LEAST: bool> Kind<A, I> for CalmPlace<LEAST> {
+    numbers_and_labels!(Self, false, calm_pick);
 }
 
 /// A buffer of cells: numbers, and `labels` further on their labels.
@@ -198,7 +222,7 @@ pub fn fold<A: Accumulator, I: Simd<A>, K: Kind<A, I>>(isa: I, _: K, fold: &Fold
 }
 
 /// Where joined cells go.
-pub(crate) trait Sink<A: Accumulator, I: Simd<A>, K: Kind<A, I>>: Copy {
+pub trait Sink<A: Accumulator, I: Simd<A>, K: Kind<A, I>>: Copy {
     /// Writes the first `count` cells of a vector, or all of them where that does no harm, to the second place; they
     /// were read at the first place of the source.
     ///
@@ -238,17 +262,15 @@ impl<A: Accumulator, K: Kind<A, I>, I: Simd<A>, P: Sink<A, I, K>> Task<I> for Fo
         let block = 4 * I::LANES;
         for r in 0..self.fold.rows {
             let mut c = 0;
+            while c + block <= self.cols {
+                self.columns::<I, 4>(isa, r, c);
+                c += block;
+            }
             while c < self.cols {
-                // The last vectors may overlap those before them, but not end beyond the columns.
-                if self.cols >= block {
-                    c = c.min(self.cols - block);
-                    self.columns::<I, 4>(isa, r, c);
-                    c += block;
-                } else {
-                    c = if self.cols < I::LANES { c } else { c.min(self.cols - I::LANES) };
-                    self.columns::<I, 1>(isa, r, c);
-                    c += I::LANES;
-                }
+                // The last vector may overlap the one before it, but not end beyond the columns.
+                c = if self.cols < I::LANES { c } else { c.min(self.cols - I::LANES) };
+                self.columns::<I, 1>(isa, r, c);
+                c += I::LANES;
             }
         }
     }
