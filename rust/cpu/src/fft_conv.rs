@@ -22,8 +22,13 @@ pub(crate) static ROWS: &[Operation] =
 
 const DTYPES: &[DType] = &DType::ALL;
 
-/// Bytes of kernel values that are kept for a group of channels in any case.
-const GROUP: usize = 1 << 20;
+/// Bytes of kernel values that a group of channels takes in any case, a share of the second-level cache, and the share
+/// of the output's bytes that it may take beyond that.
+const GROUP: usize = 1 << 18;
+const SHARE: usize = 16;
+
+/// Real numbers of a transform that threads may share.
+const LONG: usize = 1 << 16;
 
 /// What a request asks for.
 pub(crate) struct Job {
@@ -72,11 +77,14 @@ impl Job {
         if self.size == 8 { Flat::shortest::<f64, I>(isa) } else { Flat::shortest::<f32, I>(isa) }
     }
 
-    /// Kernels that are transformed before their channels are convolved: as many as take no more than the output does,
-    /// because threads wait for each other at the end of every group.
+    /// Kernels that are transformed before their channels are convolved: few, as they take memory, but enough for all
+    /// threads, which wait for each other at the end of every group. Long transforms are shared by threads instead.
     fn group(&self, tiling: &Tiling, width: usize) -> usize {
+        let bytes = tiling.length * self.size;
         let output = self.samples * self.channels * self.flat.outputs() * self.size;
-        (GROUP.max(output) / (tiling.length * self.size)).max(width).min(self.kernels)
+        let few = GROUP.max(output / SHARE) / bytes;
+        let busy = if tiling.length < LONG { (4 * width).div_ceil(self.samples * tiling.blocks) } else { 1 };
+        few.max(busy).min(self.kernels)
     }
 }
 
