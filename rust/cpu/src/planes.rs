@@ -14,8 +14,12 @@ use striate_simd::turn::Turn;
 /// Rows above which a plane is large enough for boxes, and for threads to share.
 const ROWS: i64 = 64;
 
-/// Taps along an axis that stay in registers with the sums.
+/// Taps along a strided axis at most: what a turned line has room for.
 const TAPS: i64 = 8;
+
+/// Taps in all, and along an axis, beyond which boxes win.
+const ALL: i64 = 64;
+const ALONG: i64 = 16;
 
 /// Whether vectors of so many columns take the planes of a problem.
 pub fn takes(problem: &Problem, lanes: i64) -> bool {
@@ -27,7 +31,9 @@ pub fn takes(problem: &Problem, lanes: i64) -> bool {
     let narrow = sizes(columns).iter().all(|&size| size <= 2 * lanes * columns.stride())
         && sizes(columns).iter().any(|&size| size <= 2 * lanes)
         && sizes(rows).iter().all(|&size| size <= ROWS);
-    let small = [rows, columns].iter().all(|axis| (axis.stride()..=TAPS).contains(&axis.kernel()));
+    let most = if rows.stride() * columns.stride() == 1 { ALONG } else { TAPS };
+    let few = |axis: &&Axis| (axis.stride()..=most).contains(&axis.kernel());
+    let small = [rows, columns].iter().all(few) && rows.kernel() * columns.kernel() <= ALL;
     let strided = [rows, columns].iter().all(|axis| axis.stride() <= 2 && (axis.stride() == 1 || axis.dilation() == 1));
     let own = problem.dtype == problem.dtype.accumulator();
     let plain = problem.layout == Layout::Nchw && g.c_in() == 1 && g.c_out() == 1;
