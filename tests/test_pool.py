@@ -140,6 +140,19 @@ def check_max(p: dict[str, Any], special: float | None) -> None:
     assert same(ours, values) and ours.stride() == got.stride()
 
 
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last_3d], ids=["ncdhw", "ndhwc"])
+def test_positions_count_through_all_slices(memory: torch.memory_format) -> None:
+    x = integers((2, 3, 4, 9, 17), torch.float32, 9, 5).to(memory_format=memory).requires_grad_()
+    y, where = striate.max_pool3d(x, (1, 3, 3), (1, 2, 1), return_indices=True)
+    want, indices = F.max_pool3d(x.detach().contiguous(), (1, 3, 3), (1, 2, 1), return_indices=True)
+    assert torch.equal(y, want) and torch.equal(where, indices)
+    g = integers(tuple(y.shape), torch.float32, 9, 6)
+    (found,) = torch.autograd.grad(y, x, g)
+    known = x.detach().double().contiguous().requires_grad_()
+    (wanted,) = torch.autograd.grad(F.max_pool3d(known, (1, 3, 3), (1, 2, 1)), known, g.double())
+    assert torch.equal(found.double(), wanted)
+
+
 def oracle(
     mode: str, x: Tensor, p: dict[str, Any], include: bool = True, override: int | None = None
 ) -> Tensor:

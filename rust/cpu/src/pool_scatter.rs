@@ -40,6 +40,8 @@ pub struct Scattered<A> {
     unit: usize,
     windows: [usize; 2],
     sums: [usize; 2],
+    /// Slices of a volume, and how far their first positions are apart.
+    slices: (usize, i64),
     /// Strands of rows; of columns the distances in the ring.
     rows: Vec<Strand>,
     columns: Vec<(Strand, Vec<Hit<A>>)>,
@@ -69,8 +71,9 @@ impl<A: Accumulator> Scattered<A> {
         if !plain || empty || shared(high) * shared(wide) > MOST || far[0] + far[1] >= 1 << 24 {
             return None;
         }
-        let slices = deep.extent(Pass::Dx) as usize * pooling.batch;
-        let (planes, unit) = if last { (slices, pooling.channels) } else { (slices * pooling.channels, 1) };
+        let slices = (deep.extent(Pass::Dx) as usize, plane[0]);
+        let all = slices.0 * pooling.batch;
+        let (planes, unit) = if last { (all, pooling.channels) } else { (all * pooling.channels, 1) };
         let (rows, along) = (strands(high, plane[1]), strands(wide, plane[2]));
         let base = along.iter().flat_map(|strand| &strand.hits).map(|hit| hit.0).min().unwrap_or(0).min(0);
         let hit = |hit: &(i64, i64)| ((hit.0 - base) as usize * unit, A::from_f64(hit.1 as f64));
@@ -99,7 +102,22 @@ impl<A: Accumulator> Scattered<A> {
         let at = |plane: usize| (0..sums[1]).step_by(band).map(move |row| plane * size + row * sums[0] * unit);
         let bounds = (0..planes).step_by(group).flat_map(at).chain([planes * size]).collect();
         let steps = [wide, high].map(|axis| axis.stride() as usize);
-        Some(Scattered { unit, windows, sums, rows, columns, steps, starts, band, held, pitch, first, group, bounds })
+        Some(Scattered {
+            unit,
+            windows,
+            sums,
+            slices,
+            rows,
+            columns,
+            steps,
+            starts,
+            band,
+            held,
+            pitch,
+            first,
+            group,
+            bounds,
+        })
     }
 
     /// Bytes of workspace.
@@ -134,16 +152,17 @@ impl<A: Accumulator> Scattered<A> {
             for (n, out) in part.out.chunks_mut(sum).enumerate() {
                 let at = (first + n) * window;
                 let source = (&data[at..at + window], &places[at..at + window]);
-                self.rows(isa, row, source, [&mut *numbers, &mut *labels, &mut *stage], out);
+                let base = ((first + n) % self.slices.0) as i64 * self.slices.1;
+                self.rows(isa, (row, base), source, [&mut *numbers, &mut *labels, &mut *stage], out);
             }
         });
     }
 
-    /// Sums some rows of a plane.
+    /// Sums some rows of a plane whose positions count from `base`.
     fn rows<S: Scalar<Acc = A>, T: Element, I: Convert<S> + Maths<A>>(
         &self,
         isa: I,
-        first: usize,
+        (first, base): (usize, i64),
         (data, places): (&[S], &[T]),
         [numbers, labels, stage]: [&mut [A]; 3],
         out: &mut [S],
@@ -163,7 +182,7 @@ impl<A: Accumulator> Scattered<A> {
                     let at = window % self.held * self.pitch + self.first;
                     let block = Block { rows: 1, cols: wide, from_pitch: 0, from_step: 1, to_pitch: 0, to_step: 1 };
                     widen(isa, &block, &data[window * wide..][..wide], &mut numbers[at..]);
-                    let from = (&places[window * wide..][..wide], self.starts[0][window]);
+                    let from = (&places[window * wide..][..wide], base + self.starts[0][window]);
                     label(isa, from, &self.starts[1], &mut labels[at..]);
                 }
                 ready = ready.max(window as usize + 1);

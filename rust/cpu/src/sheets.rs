@@ -71,8 +71,9 @@ impl<A: Accumulator> Sheets<A> {
             return None;
         }
         let far = |a: usize| (pooling.axes[a].kernel() - 1) * pooling.axes[a].dilation() * pooling.plane()[a];
-        if places && far(1) + far(2) + pooling.plane()[1] >= 1 << 24 {
-            return None; // f32 counts no further
+        // Positions count through all slices of a volume, and f32 no further than this.
+        if places && (deep.extent(pass) > 1 || far(1) + far(2) + pooling.plane()[1] >= 1 << 24) {
+            return None;
         }
         // Columns that different taps produce are not neighbours.
         Along::<A>::new(wide, pass, 0..outs[1] as i64).single()?;

@@ -69,10 +69,10 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
 
     /// Which taps of packed weights are to be used, where any may be left out: one channel a vector, one phase.
     pub fn live(&self, packed: Packed<'_, S::Acc>) -> Option<Vec<bool>> {
-        let [phase] = &self.kinds[0].phases[..] else { return None };
         if self.planes.is_some() {
             return None;
         }
+        let [phase] = &self.kinds[0].phases[..] else { return None };
         let items = packed.weights.chunks_exact(self.weights.item());
         (self.weights.width == 1).then(|| items.flat_map(|item| phase.correlation.live(item)).collect())
     }
