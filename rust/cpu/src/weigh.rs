@@ -250,19 +250,35 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         let each = padded::<S::Acc>(self.sums());
         let (sums, scratch) = part.scratch.split_at_mut(self.together() * each);
         sums.fill(S::Acc::default());
-        let batch = self.problem.geometry.batch() as usize;
-        let units = batch * self.bands.count();
+        let units = self.problem.geometry.batch() as usize * self.bands.count();
         let (from, to) = (split * units / self.splits, (split + 1) * units / self.splits);
-        let mut cleared = usize::MAX;
-        if let Some(planes) = &self.planes {
+        if let Some(planes) = self.planes.as_ref().filter(|_| from < to) {
             self.planes(planes, (from..to, channel, source), grad, input, sums);
+        } else if let Some(interior) = &self.interior {
+            (from..to).for_each(|n| self.inside(interior, (n, channel, count), grad, input, sums));
+        } else {
+            self.boxed((from..to, channel, source, count), grad, input, (sums, scratch));
         }
-        for unit in (from..to).filter(|_| self.planes.is_none()) {
-            let (band, n) = (unit / batch, unit % batch);
-            if let Some(interior) = &self.interior {
-                self.inside(interior, (n, channel, count), grad, input, sums);
-                continue;
+        for (sums, out) in sums.chunks(each).zip(part.out.chunks_mut(self.width() * self.taps())) {
+            match self.planes {
+                Some(Planes::Half(_)) => self.finish(self.isa.half(), sums, out),
+                _ => self.finish(self.isa, sums, out),
             }
+        }
+    }
+
+    /// Sums over (band, sample) units through boxes.
+    fn boxed(
+        &self,
+        (units, channel, source, count): (Range<usize>, usize, usize, usize),
+        grad: &[S],
+        input: &[S],
+        (sums, scratch): (&mut [S::Acc], &mut [S::Acc]),
+    ) {
+        let (batch, each) = (self.problem.geometry.batch() as usize, padded::<S::Acc>(self.sums()));
+        let mut cleared = usize::MAX;
+        for unit in units.clone() {
+            let (band, n) = (unit / batch, unit % batch);
             let (start, size) = self.bands.band(band);
             let kind = self.kinds.iter().find(|k| k.size == size).expect("every size that occurs was compiled");
             let (packed, boxes) = scratch.split_at_mut(self.together() * kind.grad.len);
@@ -277,7 +293,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             let sample = &input[n * self.input.sample + source * self.input.channel..];
             let channels = Channels { along: self.lanes, count, to_box: self.box_len(kind) };
             load(self.isa, (&kind.frame, &cut), &self.input, channels, sample, boxes);
-            self.ahead(unit + 1..to.min(unit + 2), (channel, source), grad, input);
+            self.ahead(unit + 1..units.end.min(unit + 2), (channel, source), grad, input);
             let lines = &grad[n * self.grad.sample + channel * self.grad.channel + self.grad.at(start)..];
             let lines = match S::as_accumulators(lines).filter(|_| self.direct) {
                 Some(lines) => lines,
@@ -301,12 +317,6 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                     sums: &mut sums[item * each..],
                 };
                 kind.gather.run(self.isa, job);
-            }
-        }
-        for (sums, out) in sums.chunks(each).zip(part.out.chunks_mut(self.width() * self.taps())) {
-            match self.planes {
-                Some(Planes::Half(_)) => self.finish(self.isa.half(), sums, out),
-                _ => self.finish(self.isa, sums, out),
             }
         }
     }

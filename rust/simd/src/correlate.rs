@@ -136,6 +136,23 @@ pub fn tile_size(rows: usize, registers: usize, share: usize) -> Option<usize> {
     tile_sizes(registers, share).iter().rev().copied().find(|&size| size >= rows)
 }
 
+/// The taps of some offsets in chunks of at most `most`, and the number of weights.
+fn chunked(offsets: &Offsets, most: usize) -> (Vec<Chunk>, usize) {
+    let mut made = Vec::new();
+    let (mut weights, mut live) = (0, 0);
+    for (taps, others) in [(offsets.taps.0, 0..offsets.split), (offsets.taps.1, offsets.split..offsets.others.len())] {
+        if taps == 0 || others.is_empty() {
+            continue;
+        }
+        for (first, taps) in chunks(taps, most) {
+            made.push(Chunk { first, taps, others: others.clone(), weights, live });
+            weights += taps * others.len();
+            live += others.len();
+        }
+    }
+    (made, weights)
+}
+
 impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
     /// Checks nothing, but works out how far the offsets reach; runs compare that with the memory they are given.
     pub fn new(offsets: Offsets) -> Correlation<A, I> {
@@ -181,24 +198,11 @@ impl<A: Accumulator, I: Simd<A>> Correlation<A, I> {
                 reach.1 = reach.1.max(tile.dst + a * offsets.dst_pitch);
             }
         }
-        let mut made = Vec::new();
-        let (mut weights, mut live) = (0, 0);
-        for (taps, others) in
-            [(offsets.taps.0, 0..offsets.split), (offsets.taps.1, offsets.split..offsets.others.len())]
-        {
-            if taps == 0 || others.is_empty() {
-                continue;
-            }
-            for (first, taps) in chunks(taps, most_taps(I::REGISTERS).min(most)) {
-                made.push(Chunk { first, taps, others: others.clone(), weights, live });
-                weights += taps * others.len();
-                live += others.len();
-            }
-        }
+        let (chunks, weights) = chunked(&offsets, most_taps(I::REGISTERS).min(most));
         let (dst_reach, dst_base) = reach;
         Correlation {
             offsets,
-            chunks: made,
+            chunks,
             weights,
             src_reach: read.1 + farthest,
             lines: read.0..read.1,

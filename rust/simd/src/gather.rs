@@ -130,7 +130,7 @@ impl<A: Accumulator, I: Simd<A>> Gather<A, I> {
         let src_reach = if offsets.bounded { 0 } else { reach.0 };
         let edged = !offsets.edges.is_empty();
         assert!(if edged { offsets.bounded } else { offsets.turn == Turn::None }, "edges bound what is read");
-        let mut read = usize::MAX..0;
+        let mut read = Range { start: usize::MAX, end: 0 };
         let turned = offsets.turn != Turn::None;
         for step in offsets.steps.iter().filter(|_| edged) {
             let others = if turned { &[0][..] } else { &offsets.others };
@@ -348,7 +348,7 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         let mut pitch = offsets.pitch;
         let mut first = self.memory.1.wrapping_add(step.src + apart.1 + self.first * pitch);
         let mut masks = [mask; C];
-        let mut lines = Lines::<I::V>::new();
+        let mut lines = Lines::<I::V>::empty();
         if MASKED && offsets.turn != Turn::None {
             // SAFETY: what the edge has of real lines is inside the reach; no others are used below.
             first = unsafe { lines.fill(isa, offsets.turn, (first, pitch), &offsets.edges[step.edges], real) };
@@ -364,21 +364,19 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         }
         let from = others.map(|other| first.wrapping_add(other));
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
-            if N < T + (L - 1) * SHARE {
-                if real >> N & 1 != 0 {
-                    unrolled!(D in [0 1 2] {
-                        if D < C {
-                            let d = if D < C { D } else { 0 };
-                            // SAFETY: the caller vouches for the step's real source lines.
-                            let x = unsafe { read::<A, I>(isa, MASKED, from[d].wrapping_add(N * pitch), masks[d]) };
-                            unrolled!(P in [0 1 2 3 4 5 6] {
-                                if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
-                                    acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
-                                }
-                            });
-                        }
-                    });
-                }
+            if N < T + (L - 1) * SHARE && real >> N & 1 != 0 {
+                unrolled!(D in [0 1 2] {
+                    if D < C {
+                        let d = if D < C { D } else { 0 };
+                        // SAFETY: the caller vouches for the step's real source lines.
+                        let x = unsafe { read::<A, I>(isa, MASKED, from[d].wrapping_add(N * pitch), masks[d]) };
+                        unrolled!(P in [0 1 2 3 4 5 6] {
+                            if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
+                                acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
+                            }
+                        });
+                    }
+                });
             }
         });
     }

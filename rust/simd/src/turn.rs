@@ -50,7 +50,7 @@ pub struct Lines<V>([MaybeUninit<[V; VECTORS]>; 22]);
 impl<V: Copy> Lines<V> {
     /// Lines that are not filled yet.
     #[inline(always)]
-    pub fn new() -> Self {
+    pub fn empty() -> Self {
         Lines([const { MaybeUninit::uninit() }; 22])
     }
 

@@ -135,7 +135,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
                     Start::Each(values) => [isa.splat(*values.as_ptr().add(item)); R],
                     Start::Destination => self.load::<R>(isa, tile, to),
                 };
-                let mut lines = Lines::<I::V>::new();
+                let mut lines = Lines::<I::V>::empty();
                 let turned = if CLIP == LANES && turns {
                     Some(self.turned::<R, SHARE>(isa, (number, tile), shift.0, &mut lines))
                 } else {
