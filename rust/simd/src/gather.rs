@@ -346,12 +346,12 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
             *slot = unsafe { read::<A, I>(isa, MASKED, grad.wrapping_add(a * offsets.grad_pitch), mask) };
         }
         let mut pitch = offsets.pitch;
-        let mut first = self.memory.1.wrapping_add(step.src + apart.1 + self.first * pitch);
+        let mut line = self.memory.1.wrapping_add(step.src + apart.1 + self.first * pitch);
         let mut masks = [mask; C];
         let mut lines = Lines::<I::V>::empty();
         if MASKED && offsets.turn != Turn::None {
             // SAFETY: what the edge has of real lines is inside the reach; no others are used below.
-            first = unsafe { lines.fill(isa, offsets.turn, (first, pitch), &offsets.edges[step.edges], real) };
+            line = unsafe { lines.fill(isa, offsets.turn, (line, pitch), &offsets.edges[step.edges], real) };
             pitch = Turn::pitch(I::LANES);
             masks = [isa.mask(0, I::LANES); C];
         } else if MASKED && !offsets.edges.is_empty() {
@@ -362,21 +362,23 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         } else if MASKED && step.lanes.0 > 0 {
             masks = [isa.mask(0, I::LANES); C];
         }
-        let from = others.map(|other| first.wrapping_add(other));
         unrolled!(N in [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18] {
-            if N < T + (L - 1) * SHARE && real >> N & 1 != 0 {
-                unrolled!(D in [0 1 2] {
-                    if D < C {
-                        let d = if D < C { D } else { 0 };
-                        // SAFETY: the caller vouches for the step's real source lines.
-                        let x = unsafe { read::<A, I>(isa, MASKED, from[d].wrapping_add(N * pitch), masks[d]) };
-                        unrolled!(P in [0 1 2 3 4 5 6] {
-                            if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
-                                acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
-                            }
-                        });
-                    }
-                });
+            if N < T + (L - 1) * SHARE {
+                if real >> N & 1 != 0 {
+                    unrolled!(D in [0 1 2] {
+                        if D < C {
+                            let d = if D < C { D } else { 0 };
+                            // SAFETY: the caller vouches for the step's real source lines.
+                            let x = unsafe { read::<A, I>(isa, MASKED, line.wrapping_add(others[d]), masks[d]) };
+                            unrolled!(P in [0 1 2 3 4 5 6] {
+                                if let Some((a, p)) = const { meet(N, P, T, SHARE, L) } {
+                                    acc[p][d] = isa.mul_add(g[a], x, acc[p][d]);
+                                }
+                            });
+                        }
+                    });
+                }
+                line = line.wrapping_add(pitch);
             }
         });
     }
