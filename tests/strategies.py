@@ -132,11 +132,12 @@ def normals(shape: tuple[int, ...], dtype: torch.dtype, terms: int, seed: int = 
 
 
 def fitting(problem: Depthwise, row: str) -> Depthwise:
-    """The problem, with a few groups of several inputs for rows that take nothing else."""
-    if row.startswith("slide.") and problem.rank > 1:
+    """The problem as the row takes it: one dimension without strides, or a few groups of several inputs."""
+    if row.startswith("slide."):
         axes = ("size", "kernel", "stride", "dilation", "padding")
         line = {name: getattr(problem, name)[-1:] for name in axes} | {"stride": (1,)}
-        return replace(problem, **line)
+        own = F64 if problem.dtypes[0] == F64 else F32
+        return replace(problem, dtypes=(own, own), **line)
     if not row.startswith("sliding"):
         return problem
     return replace(problem, channels=min(problem.channels, 3), inputs=2)
