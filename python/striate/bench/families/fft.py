@@ -1,7 +1,8 @@
 """Long convolutions and the layers built on them beside torch.fft, and beside the direct sum where it is near.
 
 ``fft_conv1d`` is causal, ``fft_conv2d`` circular. ``torch.fft`` is rfft, product, irfft with padding to a power of
-two; ``torch.fft.cached`` has the kernel's spectrum already, and so has ``striate.kept`` from the call before.
+two, in float32 for half inputs; ``torch.fft.cached`` has the kernel's spectrum already, and so has ``striate.kept``
+from the call before. Kernels of half inputs are float32, as the operator takes them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import striate
 
 from ..._problem import config
 from ...ops._convolution import conv
-from ...ops._fft import fft_conv
+from ...ops._fft import fft_conv, wide
 from ..specs import Spec
 from . import Contest, Op, draw, transform
 
@@ -34,10 +35,10 @@ def _power(size: int) -> int:
 
 def by_torch(x: Tensor, k: Tensor, spectrum: Tensor | None = None) -> Tensor:
     """The causal convolution as it is usually written with torch.fft."""
-    length = x.shape[-1]
+    length, dtype = x.shape[-1], wide(x.dtype)
     n = _power(length + k.shape[-1] - 1)
-    k_f = torch.fft.rfft(k, n=n) if spectrum is None else spectrum
-    return torch.fft.irfft(torch.fft.rfft(x, n=n) * k_f, n=n)[..., :length]
+    k_f = torch.fft.rfft(k.to(dtype), n=n) if spectrum is None else spectrum
+    return torch.fft.irfft(torch.fft.rfft(x.to(dtype), n=n) * k_f, n=n)[..., :length].to(x.dtype)
 
 
 def transforms(rows: int, kernels: int, length: int) -> int:
@@ -47,13 +48,14 @@ def transforms(rows: int, kernels: int, length: int) -> int:
 
 def _line(spec: Spec) -> Contest:
     batch, channels, length, taps = (spec.one(letter) for letter in "ncik")
-    x, k = draw(spec, batch, channels, length), draw(spec, channels, taps, scale=1 / taps)
+    x = draw(spec, batch, channels, length)
+    k = draw(spec.in_dtype(wide(spec.dtype)), channels, taps, scale=1 / taps)
     calls: dict[str, Callable[..., Any]] = {
         "striate": lambda x, k: striate.fft_conv1d(x, k, order="convolution"),
         "torch.fft": by_torch,
     }
     if spec.pass_ == "fwd":
-        spectrum = torch.fft.rfft(k.float(), n=_power(length + taps - 1))
+        spectrum = torch.fft.rfft(k, n=_power(length + taps - 1))
         calls["torch.fft.cached"] = lambda x, k: by_torch(x, k, spectrum)
         calls["striate.kept"] = calls["striate"]
         calls["striate"] = lambda x, k: fft_conv(x, k, (0,), (0,), False, False)
@@ -69,10 +71,11 @@ def _plane(spec: Spec) -> Contest:
     batch, channels, size, kernel = spec.one("n"), spec.one("c"), spec["i"], spec["k"]
     if len(size) != 2 or size != kernel:
         raise ValueError(f"{spec.op}: expected as many taps as positions on two axes, got {spec.short!r}")
-    x, k = draw(spec, batch, channels, *size), draw(spec, channels, *size)
+    x, k = draw(spec, batch, channels, *size), draw(spec.in_dtype(wide(spec.dtype)), channels, *size)
 
-    def circular(x: Tensor, k: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(x) * torch.fft.rfft2(k), s=size)
+    def circular(x: Tensor, k: Tensor, spectrum: Tensor | None = None) -> Tensor:
+        k_f = torch.fft.rfft2(k) if spectrum is None else spectrum
+        return torch.fft.irfft2(torch.fft.rfft2(x.to(wide(x.dtype))) * k_f, s=size).to(x.dtype)
 
     calls: dict[str, Callable[..., Any]] = {
         "striate": lambda x, k: striate.fft_conv2d(x, k, order="convolution", padding="circular"),
@@ -80,7 +83,7 @@ def _plane(spec: Spec) -> Contest:
     }
     if spec.pass_ == "fwd":
         spectrum = torch.fft.rfft2(k)
-        calls["torch.fft.cached"] = lambda x, k: torch.fft.irfft2(torch.fft.rfft2(x) * spectrum, s=size)
+        calls["torch.fft.cached"] = lambda x, k: circular(x, k, spectrum)
     macs = transforms(batch * channels, channels, prod(size))
     return Contest(calls, (x, k), circular, macs, transform(spec, prod(size)), layer=True)
 
