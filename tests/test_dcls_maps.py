@@ -7,17 +7,19 @@ import torch
 import torch.nn.functional as F
 
 from striate import nn
+from striate.ops.dcls import VERSIONS
 
 # size of maps, grid, padding, stride
 CASES = [(7, 17, 8, 1), (6, 17, 8, 1), (7, 12, 9, 2), (3, 9, 4, 3), (1, 5, 2, 1), (9, 5, 2, 1), (2, 9, 8, 1)]
 
 
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     ("rank", "size", "grid", "padding", "stride"),
     [(rank, *case) for rank in (1, 2, 3) for case in CASES if case[1] ** rank < 2000],
 )
 def test_small_maps_meet_the_middle_of_the_grid(
-    rank: int, size: int, grid: int, padding: int, stride: int
+    rank: int, size: int, grid: int, padding: int, stride: int, version: str
 ) -> None:
     torch.manual_seed(2)
     layer = {1: nn.Dcls1d, 2: nn.Dcls2d, 3: nn.Dcls3d}[rank](
@@ -28,7 +30,7 @@ def test_small_maps_meet_the_middle_of_the_grid(
         padding=padding,
         dilated_kernel_size=grid,
         groups=4,
-        version="v0",
+        version=version,
         dtype=torch.float64,
     )
     with torch.no_grad():

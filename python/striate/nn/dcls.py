@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops import dcls as _ops
@@ -110,16 +111,17 @@ def _idle(map_size: int, kernel: int, padding: int, stride: int) -> int:
 
 class _DclsNd(_Dcls):
     def _met(self, input: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
-        # Without a sum over the whole grid, a smaller grid of the same centre holds the same numbers.
-        whole = self.version != "v0" or self.reference_slips
-        if whole or isinstance(self.padding, str) or input.dim() <= self.rank:
+        if isinstance(self.padding, str) or input.dim() <= self.rank:
             return super()._met(input)
         axes = zip(input.shape[-self.rank :], self.kernel_size, self.padding, self.stride, strict=True)
         idle = [_idle(*axis) for axis in axes]
         if not any(idle):
             return super()._met(input)
-        size = tuple(k - 2 * n for k, n in zip(self.kernel_size, idle, strict=True))
-        return self._built(size), tuple(p - n for p, n in zip(self.padding, idle, strict=True))
+        padding = tuple(p - n for p, n in zip(self.padding, idle, strict=True))
+        if self.version == "v0" and not self.reference_slips:
+            # Without a sum over the whole grid, a smaller grid of the same centre holds the same numbers.
+            return self._built(tuple(k - 2 * n for k, n in zip(self.kernel_size, idle, strict=True))), padding
+        return F.pad(self.kernel(), [-n for n in reversed(idle) for _ in range(2)]), padding
 
     def __init__(
         self,
