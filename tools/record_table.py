@@ -7,8 +7,8 @@ A page says which cases it wants, and what stands up to the closing line is writ
     <!-- record epyc-2vcpu/goals.jsonl: 7x7.* -->
     <!-- end of record -->
 
-The expression must match the whole name of a case: its label, or its problem and dtype. Machine and date are the
-record's own.
+The expression must match the whole name of a case: its label, or its problem, dtype and, where it is a training step,
+"forward and backward". Machine and date are the record's own.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ BLOCK = re.compile(
     r"(?P<open><!-- record (?P<file>\S+): (?P<wanted>.+?) -->)\n.*?(?P<close><!-- end of record -->)",
     re.DOTALL,
 )
+# The pass that is both; what copying the input takes, which is shown as a share of its bandwidth.
+STEP, COPY = "fwdbwd", "clone"
 Record = dict[str, Any]
 
 
 def name_of(case: Record) -> str:
     """What a case is called in a table."""
-    return f"{case['short']} {case['dtype']}" if "short" in case else str(case["label"])
+    if "short" not in case:
+        return str(case["label"])
+    return f"{case['short']} {case['dtype']}" + (" forward and backward" if case["pass"] == STEP else "")
 
 
 def heading(here: Record, file: str) -> str:
@@ -66,21 +70,25 @@ def passes(cases: list[Record]) -> list[str]:
 
 
 def rival(case: Record, name: str) -> str:
-    """One contender's time over striate's, by medians and by minima."""
+    """One contender's time over striate's, by medians and by minima; of a copy, the share of its bandwidth."""
     theirs, ours = case["times"].get(name), case["times"]["striate"]
-    if theirs is None:
+    if theirs is None or (name == COPY and "fault" in theirs):
         return ""
     if "fault" in theirs:
         return str(theirs["fault"])
-    return f"{ratio(theirs['median'] / ours['median'])} ({ratio(theirs['min'] / ours['min'])})"
+    by_median, by_min = (theirs[key] / ours[key] for key in ("median", "min"))
+    if name == COPY:
+        return f"{by_median:.0%} ({by_min:.0%})"
+    return f"{ratio(by_median)} ({ratio(by_min)})"
 
 
 def contenders(cases: list[Record]) -> list[str]:
     """Cases of the other benchmarks: one row for a case and a number of threads, one column for a contender."""
     rivals = list(dict.fromkeys(name for case in cases for name in case["times"] if name != "striate"))
     order = list(dict.fromkeys(map(name_of, cases)))
+    copied = "; of `clone`, the share of its bandwidth" if COPY in rivals else ""
     lines = [
-        "Times over striate's: medians (fastest rounds).",
+        f"Times over striate's: medians (fastest rounds){copied}.",
         "",
         "| case | threads | striate | " + " | ".join(rivals) + " |",
         "|---|---|---|" + "---|" * len(rivals),
@@ -92,24 +100,31 @@ def contenders(cases: list[Record]) -> list[str]:
     return lines
 
 
-def memory(records: list[Record], cases: list[Record]) -> list[str]:
-    """What one call adds to the process's memory, where that was measured."""
-    names = set(map(name_of, cases))
-    found = [
-        (record["label"], record["bytes"])
-        for record in records
-        if record["kind"] == "peak" and record["label"] in names
-    ]
+def memory(cases: list[Record]) -> list[str]:
+    """What one call adds to the process's memory, where that was measured; it hardly depends on the threads."""
+    found: dict[str, Record] = {}
+    for case in cases:
+        if case.get("peak_bytes"):
+            found.setdefault(name_of(case), case["peak_bytes"])
+    names = list(dict.fromkeys(name for peaks in found.values() for name in peaks))
+    if not names:
+        return []
     return [
-        line
-        for label, peaks in found
-        for line in (
-            "",
-            f"Memory that one call adds, {label}: "
-            + ", ".join(f"{name} {peak / 1e6:.3g} MB" for name, peak in peaks.items())
-            + ".",
-        )
+        "",
+        "What one call adds to the memory of its process, its result included, in MB:",
+        "",
+        "| case | " + " | ".join(names) + " |",
+        "|---|" + "---|" * len(names),
+        *(
+            f"| {case} | " + " | ".join(megabytes(peaks.get(name)) for name in names) + " |"
+            for case, peaks in found.items()
+        ),
     ]
+
+
+def megabytes(size: int | None) -> str:
+    """A size with three digits; nothing where the system did not tell."""
+    return "" if size is None else f"{size / 1e6:.3g}"
 
 
 def body(file: str, wanted: str) -> str:
@@ -123,8 +138,9 @@ def body(file: str, wanted: str) -> str:
     ]
     if not cases:
         raise SystemExit(f"bench/record/{file} holds no case {wanted!r}")
-    table = passes(cases) if "pass" in cases[0] else contenders(cases)
-    return "\n".join([heading(here, file), *table, *memory(records, cases)])
+    of_passes = all(case.get("pass") in PASSES and case["problem"].startswith("conv ") for case in cases)
+    table = passes(cases) if of_passes else contenders(cases)
+    return "\n".join([heading(here, file), *table, *memory(cases)])
 
 
 def written(text: str) -> str:

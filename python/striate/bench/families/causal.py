@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,7 +29,9 @@ def _striate(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
 def _sequence(spec: Spec) -> Contest:
     batch, channels, length, width = (spec.one(letter) for letter in "ncik")
     inputs = (draw(spec, batch, channels, length), draw(spec, channels, width), draw(spec, channels))
-    calls = {"striate": _striate, "torch": _torch, "clone": lambda x, *_: x.clone()}
+    calls: dict[str, Callable[..., Tensor]] = {"striate": _striate, "torch": _torch}
+    if spec.pass_ == "fwd":  # a copy has no gradients of weights
+        calls["clone"] = lambda x, *_: x.clone()
     macs = channels * batch * sum(min(t + 1, width) for t in range(length))
     terms = batch * length if spec.pass_ != "fwd" else width
     return Contest(calls, inputs, _torch, macs, rounding(spec, terms + 2))
