@@ -159,8 +159,53 @@ def test_layer_trains_and_merges(bn: bool, big: int, small: int) -> None:
     assert torch.allclose(
         F.conv2d(x, dense, merged.bias, padding=dense.shape[-1] // 2, groups=4), expected, atol=1e-5
     )
-    layer.reparameterize()
+    layer.merge_paths()
     assert "LoRA.weight" in layer.state_dict() and torch.allclose(layer(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+@pytest.mark.parametrize(("big", "small"), [(51, 3), (13, 3), (9, 4), (10, 2)])
+def test_reparameterized_is_one_cross_with_norms_folded(
+    dtype: torch.dtype, limit: float, big: int, small: int
+) -> None:
+    torch.manual_seed(0)
+    layer = nn.ShiftwiseConv2d(4, big, small, dtype=dtype)
+    x = torch.randn(2, 4, 11, 60, dtype=dtype)
+    for norm in (layer.bn_lora1, layer.bn_lora2, layer.bn_small):
+        torch.nn.init.uniform_(norm.weight, 0.5, 1.5)
+        torch.nn.init.uniform_(norm.bias, -1, 1)
+    layer(x)  # running statistics
+    layer.eval()
+    expected = layer(x)
+    twin = nn.ShiftwiseConv2d(4, big, small, dtype=dtype)
+    for other in (layer, twin):
+        other.reparameterize()
+        other.reparameterize()
+        assert set(other.state_dict()) == {"cross.tall", "cross.wide", "cross.bias"}
+    twin.load_state_dict(layer.state_dict())
+    scale = expected.abs().max()
+    assert (layer(x) - expected).abs().max() <= limit * scale and torch.equal(twin.train()(x), layer(x))
+    dense = layer.cross.dense_kernel()
+    once = F.conv2d(x, dense, layer.cross.bias, padding=dense.shape[-1] // 2, groups=4)
+    assert dense.shape[:2] == (4, 1) and (once - expected).abs().max() <= limit * scale
+    corner = dense.shape[-1] // 2 - small
+    assert bool((dense[..., :corner, :corner] == 0).all()) and nn.merge(layer) is layer.cross
+    with pytest.raises(RuntimeError, match="weights: expected a layer with small kernels"):
+        layer.set_mask(None)
+
+
+@given(problems())
+@settings(max_examples=25, deadline=None)
+def test_reparameterized_is_exact_on_integers(problem: tuple[Tensor, Tensor, int, Permutations]) -> None:
+    x, weights, big, permutations = problem
+    shape = (x.shape[1], big, weights.shape[-1], weights.shape[0], permutations.identity.shape[0])
+    layer = nn.ShiftwiseConv2d(*shape, bn=False)
+    with torch.no_grad():
+        for conv, weight in zip(layer.LoRAs, weights, strict=True):
+            conv.weight.copy_(weight)
+        expected = sum(expand_shift_add(x, weights, big, layer.permutations)) + x
+        layer.reparameterize()
+        assert torch.equal(layer(x), expected)
 
 
 def test_masks_take_filters_out() -> None:
@@ -236,7 +281,9 @@ def test_drop_in_keeps_ghosts_behind() -> None:
     assert torch.equal(expected[:, 6:], x[:, layer.ghost])
     assert torch.allclose(nn.merge(layer)(x), expected, atol=1e-5)
     layer.merge_branches()
-    assert torch.allclose(layer(x), expected, atol=1e-5)
+    assert "LoRA.weight" in layer.state_dict() and torch.allclose(layer(x), expected, atol=1e-5)
+    layer.reparameterize()
+    assert "cross.wide" in layer.state_dict() and torch.allclose(layer(x), expected, atol=1e-5)
 
 
 def test_compiled() -> None:

@@ -67,8 +67,8 @@ class ShifthWiseConv2dImplicit(ShiftwiseConv2d):
         return torch.cat((super().forward(inputs[:, self.rep]), inputs[:, self.ghost]), 1)
 
     def merge_branches(self) -> None:
-        """Sum the paths, the published re-parameterisation."""
-        self.reparameterize()
+        """Sum the paths, the first step of the published re-parameterisation; :meth:`reparameterize` takes all."""
+        self.merge_paths()
 
     def merged(self) -> torch.nn.Module:
         """The strips on the convolved channels, then the ghosts."""

@@ -19,8 +19,9 @@ class ShiftwiseConv2d(torch.nn.Module):
     """y = BN(H) + BN(V) + BN(I) + x with the three sums of :func:`striate.shiftwise_conv2d`.
 
     The parameters have the published layer's names: ``LoRAs.0.weight``, ..., ``bn_lora1``, ``bn_lora2``,
-    ``bn_small``; after :meth:`reparameterize` the paths are one, ``LoRA.weight``. The permutations follow from the
-    shape and the seed, and are therefore buffers outside the state_dict.
+    ``bn_small``; after :meth:`merge_paths` the paths are one, ``LoRA.weight``, and after :meth:`reparameterize` the
+    layer is one cross-shaped kernel, ``cross.tall``, ``cross.wide`` and ``cross.bias``. The permutations follow from
+    the shape and the seed, and are therefore buffers outside the state_dict.
 
     Args:
         channels: C of ``[N, C, H, W]``.
@@ -35,6 +36,7 @@ class ShiftwiseConv2d(torch.nn.Module):
     vertical: Tensor
     identity: Tensor
     mask: Tensor | None
+    cross: CrossConv2d | None
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class ShiftwiseConv2d(torch.nn.Module):
         norms = [torch.nn.BatchNorm2d(channels, **factory) if bn else None for _ in range(3)]
         self.bn_lora1, self.bn_lora2, self.bn_small = norms
         self.register_buffer("mask", None, persistent=False)
-        self.sparse = False
+        self.sparse, self.cross = False, None
 
     @property
     def permutations(self) -> Permutations:
@@ -79,6 +81,8 @@ class ShiftwiseConv2d(torch.nn.Module):
 
     def weights(self) -> Tensor:
         """``[N_path, C * nk, 1, s, s]``, without the filters that a mask takes out."""
+        if self.cross is not None:
+            raise RuntimeError("weights: expected a layer with small kernels, got one after reparameterize()")
         convs: list[Any] = list(self.LoRAs) if self.LoRA is None else [self.LoRA]
         stacked = torch.stack([conv.weight for conv in convs])
         return stacked if self.mask is None else stacked * self.mask
@@ -104,6 +108,9 @@ class ShiftwiseConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
+        if self.cross is not None:
+            merged: Tensor = self.cross(input)
+            return merged
         sums = shiftwise_conv2d(
             input,
             self.weights(),
@@ -116,7 +123,7 @@ class ShiftwiseConv2d(torch.nn.Module):
         total: Tensor = wide + tall + square + input
         return total
 
-    def reparameterize(self) -> None:
+    def merge_paths(self) -> None:
         """Sum the paths into one, in place; nothing else changes."""
         if self.LoRA is None:
             merged = self.weights().detach().sum(0)
@@ -125,8 +132,24 @@ class ShiftwiseConv2d(torch.nn.Module):
             del self.LoRAs
             self.LoRA, self.mask = first, None
 
+    def reparameterize(self) -> None:
+        """Become one cross-shaped depthwise kernel with the BatchNorms and the identity folded in, in place.
+
+        It equals the layer in evaluation: BatchNorms are taken with their running statistics, also in training mode.
+        The kernel is kept as its two strips, which cost less than the square around them; ``cross.dense_kernel()``
+        is ``[C, 1, K, K]``. A second call changes nothing.
+        """
+        if self.cross is None:
+            with torch.no_grad():
+                self.cross = self._folded().train(self.training)
+            self.LoRA = self.mask = self.bn_lora1 = self.bn_lora2 = self.bn_small = None
+            self.LoRAs = torch.nn.ModuleList()
+
     def merged(self) -> torch.nn.Module:
-        """The two strips that the layer is in evaluation, as :class:`CrossConv2d`; it also gives the dense kernel."""
+        """What :meth:`reparameterize` makes of the layer, which stays as it is."""
+        return self._folded() if self.cross is None else self.cross
+
+    def _folded(self) -> CrossConv2d:
         kernels = shiftwise_strips(self.weights(), self.permutations)
         norms = (self.bn_lora1, self.bn_lora2, self.bn_small)
         zero = kernels[0].new_zeros(self.channels)
