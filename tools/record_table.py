@@ -132,9 +132,7 @@ def body(file: str, wanted: str) -> str:
     records = [json.loads(line) for line in (RECORDS / file).read_text().splitlines() if line]
     (here,) = (record for record in records if record["kind"] == "environment")
     cases = [
-        record
-        for record in records
-        if record["kind"] in ("case", "fft") and re.fullmatch(wanted, name_of(record))
+        record for record in records if record["kind"] == "case" and re.fullmatch(wanted, name_of(record))
     ]
     if not cases:
         raise SystemExit(f"bench/record/{file} holds no case {wanted!r}")
