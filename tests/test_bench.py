@@ -151,6 +151,15 @@ def test_a_row_that_fails_has_no_time(monkeypatch, capsys):
     assert "1 FAILED" in output
 
 
+def test_nothing_is_timed_before_memory_is_given_back(monkeypatch):
+    order = []
+    timed = runner.race
+    monkeypatch.setattr(runner.peak, "settle", lambda: order.append("settle"))
+    monkeypatch.setattr(runner, "race", lambda *given: order.append("race") or timed(*given))
+    assert cli.main(["bench", "--threads", "1", "--seconds", "0.1", *TINY[3].split()]) == 0
+    assert order == ["settle", "race"]
+
+
 class Sleeper:
     def __init__(self, seconds):
         self.seconds, self.order = seconds, []

@@ -19,6 +19,13 @@ def _resident(field: str) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def settle() -> None:
+    """Give back to the system what nothing uses."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def added(call: Callable[[], Any], device: str = "cpu") -> int | None:
     """Bytes beyond what was there before, result included; None where the system does not tell."""
     call()  # what is loaded once is not the call's
@@ -29,9 +36,7 @@ def added(call: Callable[[], Any], device: str = "cpu") -> int | None:
         call()
         torch.cuda.synchronize()
         return int(torch.cuda.max_memory_allocated() - before)
-    gc.collect()
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    settle()
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew at what is resident now
         before = _resident("VmRSS")

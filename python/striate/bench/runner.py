@@ -90,6 +90,7 @@ def _case(work: Work, fault: str, settings: Settings, means: tuple[Child, float]
     (child, budget), threads = means, torch.get_num_threads()
     timings: dict[str, Timing] = {}
     if not fault:
+        peak.settle()  # verifying may leave gigabytes to the allocator, and giving them back takes somebody a second
         taking_part = contenders(work, settings.vs, child, copies(work) if settings.cold else 1)
         timings = race(taking_part, budget)
     case = record(work, threads, fault, timings)
