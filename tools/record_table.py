@@ -38,6 +38,11 @@ def name_of(case: Record) -> str:
     return f"{case['short']} {case['dtype']}" + (" forward and backward" if case["pass"] == STEP else "")
 
 
+def is_pass(case: Record) -> bool:
+    """Whether a case is one pass of a convolution."""
+    return case.get("pass") in PASSES and str(case["problem"]).startswith("conv ")
+
+
 def heading(here: Record, file: str) -> str:
     """Machine, versions and date of a record, and whether it had the machine to itself."""
     machine = here.get("cpu", Path(file).parts[0])
@@ -105,7 +110,8 @@ def memory(cases: list[Record]) -> list[str]:
     found: dict[str, Record] = {}
     for case in cases:
         if case.get("peak_bytes"):
-            found.setdefault(name_of(case), case["peak_bytes"])
+            of_pass = f" {PASSES[case['pass']]}" if is_pass(case) else ""
+            found.setdefault(name_of(case) + of_pass, case["peak_bytes"])
     names = list(dict.fromkeys(name for peaks in found.values() for name in peaks))
     if not names:
         return []
@@ -136,8 +142,7 @@ def body(file: str, wanted: str) -> str:
     ]
     if not cases:
         raise SystemExit(f"bench/record/{file} holds no case {wanted!r}")
-    of_passes = all(case.get("pass") in PASSES and case["problem"].startswith("conv ") for case in cases)
-    table = passes(cases) if of_passes else contenders(cases)
+    table = passes(cases) if all(map(is_pass, cases)) else contenders(cases)
     return "\n".join([heading(here, file), *table, *memory(cases)])
 
 
