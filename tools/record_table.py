@@ -61,7 +61,7 @@ def passes(cases: list[Record]) -> list[str]:
         rows.setdefault((name_of(case), case["threads"]), {})[case["pass"]] = case
     order = list(dict.fromkeys(name for name, _ in rows))
     return [
-        "Torch's time over striate's: as called / the fastest of its layouts (striate's median time).",
+        "Torch's time over striate's: as called / the fastest way that was tried (striate's median time).",
         "",
         "| problem | threads | " + " | ".join(PASSES.values()) + " |",
         "|---|---|" + "---|" * len(PASSES),
