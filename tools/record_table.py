@@ -106,10 +106,13 @@ def contenders(cases: list[Record]) -> list[str]:
 
 
 def memory(cases: list[Record]) -> list[str]:
-    """What one call adds to the process's memory, where that was measured; it hardly depends on the threads."""
+    """What one call adds to the process's memory, where that was measured beside another way to the same result.
+
+    It hardly depends on the threads.
+    """
     found: dict[str, Record] = {}
     for case in cases:
-        if case.get("peak_bytes"):
+        if set(case.get("peak_bytes", ())) - {"striate", "plain", COPY}:
             of_pass = f" {PASSES[case['pass']]}" if is_pass(case) else ""
             found.setdefault(name_of(case) + of_pass, case["peak_bytes"])
     names = list(dict.fromkeys(name for peaks in found.values() for name in peaks))
