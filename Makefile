@@ -40,6 +40,9 @@ $(PY):
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
 
+# The library that the environment holds.
+CORE = $$($(PY) -c 'import importlib.util as u; print(u.find_spec("striate._core").origin)')
+
 # The environment holds the built wheel, never a link into the source tree: what is tested is what is shipped.
 $(VENV)/.%: $(SOURCES) | $(PY)
 	$(PY) -m pip install --quiet ".[$*]"
@@ -132,13 +135,11 @@ release-check: wheel sdist-check ## sdist, wheel, symbols, README, version and c
 
 .PHONY: symbols
 symbols: $(VENV)/.test ## the extension needs neither torch nor C++ symbols
-	$(PY) tools/check_symbols.py $$($(PY) -c 'import importlib.util as u; print(u.find_spec("striate._core").origin)')
+	$(PY) tools/check_symbols.py $(CORE)
 
 .PHONY: baseline
-baseline: ## no AVX instruction stands outside the dispatched functions
-	CARGO_PROFILE_RELEASE_STRIP=none RUSTFLAGS="-C symbol-mangling-version=v0" \
-		$(CARGO) build --locked --release -p striate-bridge -j $(JOBS) --target-dir $(TARGET_DIR)/baseline
-	$(PYTHON) tools/check_baseline.py $(TARGET_DIR)/baseline/release/lib_core.so
+baseline: $(VENV)/.test ## no AVX instruction stands outside the dispatched functions
+	$(PY) tools/check_baseline.py $(CORE)
 
 .PHONY: check
 check: lint docs-check symbols baseline aarch64 ## everything but the tests, before a change is proposed

@@ -14,6 +14,9 @@ use striate_simd::turn::Turn;
 /// Rows above which a plane is large enough for boxes, and for threads to share.
 const ROWS: i64 = 64;
 
+/// Columns above which spreading the lines of a strided source costs more than a box.
+const SPREAD: i64 = 48;
+
 /// Taps along a strided axis at most: what a turned line has room for.
 const TAPS: i64 = 8;
 
@@ -30,7 +33,8 @@ pub fn takes(problem: &Problem, lanes: i64) -> bool {
     let flat = sizes(deep) == [1, 1] && deep.kernel() == 1;
     let narrow = sizes(columns).iter().all(|&size| size <= 2 * lanes * columns.stride())
         && sizes(columns).iter().any(|&size| size <= 2 * lanes)
-        && sizes(rows).iter().all(|&size| size <= ROWS);
+        && sizes(rows).iter().all(|&size| size <= ROWS)
+        && (problem.pass != Pass::Dx || columns.stride() == 1 || columns.extent(Pass::Dx) <= SPREAD);
     let most = if rows.stride() * columns.stride() == 1 { ALONG } else { TAPS };
     let few = |axis: &&Axis| (axis.stride()..=most).contains(&axis.kernel());
     let small = [rows, columns].iter().all(few) && rows.kernel() * columns.kernel() <= ALL;

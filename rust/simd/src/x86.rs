@@ -158,15 +158,21 @@ macro_rules! simd {
     };
 }
 
-#[inline(always)]
-unsafe fn load_z_ps(from: *const f32, mask: __mmask16) -> __m512 {
-    // SAFETY: the caller holds the token and vouches for the range.
-    unsafe { _mm512_maskz_loadu_ps(mask, from) }
+/// Loads with the mask last, as AVX2 has them, from those of AVX-512, which have it first.
+macro_rules! mask_last {
+    ($($name:ident = $load:ident($from:ty, $mask:ty) -> $v:ty;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name(from: *const $from, mask: $mask) -> $v {
+            // SAFETY: the caller holds the token and vouches for the range.
+            unsafe { $load(mask, from) }
+        }
+    )*};
 }
-#[inline(always)]
-unsafe fn load_z_pd(from: *const f64, mask: __mmask8) -> __m512d {
-    // SAFETY: the caller holds the token and vouches for the range.
-    unsafe { _mm512_maskz_loadu_pd(mask, from) }
+mask_last! {
+    load16 = _mm512_maskz_loadu_ps(f32, __mmask16) -> __m512;
+    load8_wide = _mm512_maskz_loadu_pd(f64, __mmask8) -> __m512d;
+    load8 = _mm256_maskz_loadu_ps(f32, __mmask8) -> __m256;
+    load4 = _mm256_maskz_loadu_pd(f64, __mmask8) -> __m256d;
 }
 
 // Named functions rather than closures: `inline(always)` carries them into the function that has the features.
@@ -196,17 +202,6 @@ unsafe fn bits4(from: usize, to: usize) -> __mmask8 {
     // SAFETY: passed on unchanged.
     unsafe { bits8(from.min(4), to.min(4)) }
 }
-#[inline(always)]
-unsafe fn load_half_ps(from: *const f32, mask: __mmask8) -> __m256 {
-    // SAFETY: the caller holds the token and vouches for the range.
-    unsafe { _mm256_maskz_loadu_ps(mask, from) }
-}
-#[inline(always)]
-unsafe fn load_half_pd(from: *const f64, mask: __mmask8) -> __m256d {
-    // SAFETY: the caller holds the token and vouches for the range.
-    unsafe { _mm256_maskz_loadu_pd(mask, from) }
-}
-
 /// Lane numbers 0..8 and 0..4, compared with a count to make AVX2 masks.
 static COUNT: [i32; 8] = [0, 1, 2, 3, 4, 5, 6, 7];
 static COUNT_LONG: [i64; 4] = [0, 1, 2, 3];
@@ -311,10 +306,10 @@ unsafe fn zip4(a: __m256d, b: __m256d) -> (__m256d, __m256d) {
 }
 
 simd!(Avx512, f32, __m512, __mmask16, 16, 32,
-    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load_z_ps _mm512_mask_storeu_ps,
+    _mm512_set1_ps _mm512_fmadd_ps _mm512_add_ps _mm512_loadu_ps _mm512_storeu_ps load16 _mm512_mask_storeu_ps,
     sum: sum16, mask: bits16, evens: evens16, zip: zip16, half: Avx512Half);
 simd!(Avx512, f64, __m512d, __mmask8, 8, 32,
-    _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load_z_pd _mm512_mask_storeu_pd,
+    _mm512_set1_pd _mm512_fmadd_pd _mm512_add_pd _mm512_loadu_pd _mm512_storeu_pd load8_wide _mm512_mask_storeu_pd,
     sum: sum8_wide, mask: bits8, evens: evens8_wide, zip: zip8_wide, half: Avx512Half);
 simd!(Avx2, f32, __m256, __m256i, 8, 16,
     _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps _mm256_maskload_ps _mm256_maskstore_ps,
@@ -323,10 +318,10 @@ simd!(Avx2, f64, __m256d, __m256i, 4, 16,
     _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd _mm256_maskload_pd _mm256_maskstore_pd,
     sum: sum4, mask: mask4, evens: evens4, zip: zip4, half: Avx2);
 simd!(Avx512Half, f32, __m256, __mmask8, 8, 32,
-    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps load_half_ps _mm256_mask_storeu_ps,
+    _mm256_set1_ps _mm256_fmadd_ps _mm256_add_ps _mm256_loadu_ps _mm256_storeu_ps load8 _mm256_mask_storeu_ps,
     sum: sum8, mask: bits8, evens: evens8, zip: zip8, half: Avx512Half);
 simd!(Avx512Half, f64, __m256d, __mmask8, 4, 32,
-    _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd load_half_pd _mm256_mask_storeu_pd,
+    _mm256_set1_pd _mm256_fmadd_pd _mm256_add_pd _mm256_loadu_pd _mm256_storeu_pd load4 _mm256_mask_storeu_pd,
     sum: sum4, mask: bits4, evens: evens4, zip: zip4, half: Avx512Half);
 
 /// Implements [`Convert`] of a type that is its own accumulator.
