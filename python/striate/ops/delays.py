@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from .._call import call, dense, words
+from .._rows import by_torch
 from ._family import Family
 
 Maybe = Tensor | None
@@ -42,7 +43,9 @@ def delay_step(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: 
     if direct:
         made: Tensor = _step(ring, weight, delays, bias, head)
         return made
-    return _formula(ring, weight, delays, bias, head)
+    run = _formula if ring.is_cpu else _on_device
+    result: Tensor = run(ring, weight, delays, bias, head)
+    return result
 
 
 def _formula(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: int) -> Tensor:
@@ -51,8 +54,13 @@ def _formula(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: in
     group = torch.arange(outputs, device=weight.device) // (outputs // groups)
     channel = group.unsqueeze(1) * inputs + torch.arange(inputs, device=weight.device)
     met = ring[(head - delays.long()) % ring.shape[0], channel]
-    output = torch.einsum("oin,oi->no", met, weight)
+    output = torch.einsum("oin,oi->no", met, weight).contiguous()
     return output if bias is None else output + bias
+
+
+_on_device = by_torch("delay_step", "one gather of the remembered samples, torch.einsum with the weights")(
+    _formula
+)
 
 
 def _fake(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: int) -> Tensor:
@@ -71,7 +79,7 @@ _family.define(
     "delay_step",
     "(Tensor ring, Tensor weight, Tensor delays, Tensor? bias, int head) -> Tensor",
     _fake,
-    {"CPU": _cpu, "CUDA": _formula},
+    {"CPU": _cpu, "CUDA": _on_device},
     None,
 )
 _step = torch.ops.striate.delay_step.default
