@@ -1,4 +1,5 @@
-// The machine of host.hpp: fibers, barriers, collectives of warps, and launches. Compiled once and linked to every kernel.
+// The machine of host.hpp: fibers, barriers, collectives of warps, and launches. Compiled once and linked to every
+// kernel.
 
 #include "host.hpp"
 

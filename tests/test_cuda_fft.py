@@ -290,7 +290,7 @@ def test_kernels_compile_within_their_budget(name: str) -> None:
     for turn, (op, operands, result) in enumerate(calls, [*COSTS].index(name)):
         launches = request(op, operands, (result,), **where)["launches"]
         assert max(step["shared"] for step in launches) <= 68 << 10
-        for arch in cuda_nvrtc.archs(name == "16k", turn):
+        for arch in cuda_nvrtc.archs(name == "16k" and op == "fft_conv", turn):
             logs = [cuda_nvrtc.compile(source, arch)[1] for source in {step["source"] for step in launches}]
             spilled, registers = max(log.spilled for log in logs), max(log.registers for log in logs)
             assert spilled == 0 and registers <= budget[f"{op} {name}"], (op, name, arch, registers, spilled)
