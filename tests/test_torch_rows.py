@@ -14,7 +14,6 @@ from strategies import F32, F64, host_rows
 from striate import _call, _core
 from striate._listen import listening
 from striate._rows import TorchRow, torch_rows
-from striate.ops import delays
 
 
 def planes(*shape: int) -> Tensor:
@@ -25,14 +24,6 @@ def planes(*shape: int) -> Tensor:
 CALLS: dict[str, Any] = {
     "channel_sum": (torch.ops.striate.channel_sum, [(integers((3, 5, 4, 7), F32, 84), True)]),
     "copy": (_call.dense, [(integers((4, 6), F32, 1).t(),)]),
-    "delay_step": (
-        torch.ops.striate.delay_step,
-        [
-            (integers((5, 6, 3), F32, 4), integers((4, 3), F32, 4), torch.arange(12, dtype=torch.int32).view(4, 3) % 5,
-             bias, head)
-            for bias, head in ((None, 0), (integers((4,), F32, 1), 3))
-        ],
-    ),
     "filter_planes": (
         torch.ops.striate.filter_planes,
         [(planes(2, 3, 6, width), planes(3, 6, width // 2 + 1, 2), width == 7) for width in (7, 8)],
@@ -91,10 +82,3 @@ def test_the_dispatcher_runs_them_and_listeners_hear_it(
         else:
             op.default.redispatch(torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA), *given)
     assert heard.to_torch == [f"{row.op}: {row.note}"]
-
-
-def test_off_the_host_a_step_is_the_row() -> None:
-    """The public function of a layer goes there by itself, for it asks for no gradient of an integer."""
-    ring, weight, where, _, head = CALLS["delay_step"][1][0]
-    made = delays.delay_step(ring.to("meta"), weight.to("meta"), where.to("meta"), None, head)
-    assert made.is_meta and made.shape == (3, 4)
