@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # Everything that needs a CUDA device, in one command: correctness, sanitizers, then measurements.
 #
-#   bench/gpu.sh [--dry-run] [--quick] [--only=REGEX] [--within=SECONDS] [--pack] [WHEEL]
+#   bench/gpu.sh [--dry-run] [--quick] [--only=REGEX] [--within=SECONDS] [--pack] [--part=1|2|3] [WHEEL]
 #
 # Where a machine is lent for minutes: --only runs the steps whose names match, --within gives up on what is not done
 # in so many seconds and skips the rest, --pack leaves two files, summary.json and an archive of everything else.
-#
-#   bench/gpu.sh --quick --within=540 --pack --only='install|machine|info|tests|check'
-#   bench/gpu.sh --quick --within=540 --pack --only='install|rivals|roofline|bf16'
+# --part is all of these for one of three calls of ten minutes, each of which may find a bare machine: 1 tests,
+# 2 sanitizers and the goals in problem lines, 3 the rivals and the networks. Their records go to folders part1 to part3.
 #
 # Builds nothing: it installs the WHEEL (default: the newest in dist/) into the Python that PYTHON names, without
 # asking an index, and takes torch, numpy, ml_dtypes, pytest and hypothesis from there. OUT (default:
@@ -18,7 +17,15 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 
 python=${PYTHON:-python3}
-dry=0 preset=full seconds=300 wheel= only=. within=0 pack=0
+# Toolkits are often installed without being found.
+PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
+usage="usage: bench/gpu.sh [--dry-run] [--quick] [--only=REGEX] [--within=SECONDS] [--pack] [--part=1|2|3] [WHEEL]"
+parts=(
+    "^(install|machine|info|tests|memcheck)$"
+    "^(install|racecheck|initcheck|synccheck|roofline|goals-.*)$"
+    "^(install|rivals|.*-bf16|.*-f32)$"
+)
+dry=0 preset=full seconds=300 wheel= only=. within=0 pack=0 part=
 for word in "$@"; do
     case $word in
     --dry-run) dry=1 ;;
@@ -26,24 +33,28 @@ for word in "$@"; do
     --only=*) only=${word#*=} ;;
     --within=*) within=${word#*=} ;;
     --pack) pack=1 ;;
+    --part=[123])
+        part=${word#*=}
+        preset=quick seconds=20 within=570 pack=1 only=${parts[part - 1]}
+        ;;
     -*)
-        echo "usage: bench/gpu.sh [--dry-run] [--quick] [--only=REGEX] [--within=SECONDS] [--pack] [WHEEL]" >&2
+        echo "$usage" >&2
         exit 2
         ;;
     *) wheel=$word ;;
     esac
 done
 
-device=$("$python" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")' \
-    2>/dev/null) || device=
-why=
+device= why=
 if [[ $dry == 1 ]]; then
     why="dry run"
-elif [[ -z $device ]]; then
-    why="no CUDA device"
+else
+    device=$("$python" -c 'import torch; print(torch.cuda.get_device_name() if torch.cuda.is_available() else "")' \
+        2>/dev/null) || device=
+    [[ -n $device ]] || why="no CUDA device"
 fi
 folder=$(tr -cs 'a-zA-Z0-9\n' '-' <<<"${device:-none}" | tr '[:upper:]' '[:lower:]')
-out=${OUT:-bench/record/$folder}
+out=${OUT:-bench/record/${folder#nvidia-}}${part:+/part$part}
 if [[ -z $why ]]; then
     mkdir -p "$out/logs" || exit 1
     out=$(cd "$out" && pwd)
@@ -62,6 +73,7 @@ step() {
     local name=$1 begun=$SECONDS left=$((within > 0 ? within - SECONDS : 86400))
     shift
     [[ $name =~ $only ]] || return 0
+    [[ $part == 3 && $name == goals-* ]] && return 0 # those of the second
     if [[ -n $why ]]; then
         note "$name" SKIPPED 0 "$why"
     elif ((left < 5)); then
@@ -87,9 +99,17 @@ step machine nvidia-smi -q
 step info "${bench[@]}" info
 # Equality on integers, graphs, streams, torch.compile: what the tests on the host promise, on the device.
 step tests "${tests[@]}" tests/test_cuda_*.py tests/test_parity.py
+# Without torch's cache every tensor is an allocation of its own, past whose end memcheck sees. All tools but initcheck,
+# which must see whoever writes, look at our kernels alone.
 for tool in memcheck racecheck initcheck synccheck; do
-    step "$tool" compute-sanitizer --tool "$tool" --error-exitcode 1 --launch-timeout 600 \
-        "${tests[@]}" tests/test_cuda_device.py -k sample
+    ours=(--kernel-name kns=striate_kernel)
+    [[ $tool == initcheck ]] && ours=()
+    if command -v compute-sanitizer >/dev/null; then
+        step "$tool" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$tool" --error-exitcode 1 \
+            --launch-timeout 600 "${ours[@]}" "${tests[@]}" tests/test_cuda_device.py -k sample
+    else
+        step "$tool" compute-sanitizer
+    fi
 done
 step rivals env STRIATE_CUDA=1 "$python" bench/gpu_rivals.py --json "$out/rivals.jsonl"
 step roofline "${bench[@]}" roofline --fresh --device cuda

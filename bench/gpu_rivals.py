@@ -4,8 +4,10 @@
 
 Every call is timed between two events of the device after its caches were overwritten, contenders in turns. A line of
 JSON per case: seconds of each contender (median and least), the bytes that must move, the share of the measured copy
-bandwidth that striate reaches, and the goals of the case beside what was measured; then the goals as a table. Without a
-device every case says SKIPPED.
+bandwidth that striate reaches (``bandwidth_share``; ``copy_share`` is beside a copy of the case's own input), and the
+goals of the case beside what was measured; then the goals as a table. Without a device every case says SKIPPED.
+
+natten is listed where it is importable and not timed: striate has no operator of the same function.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Case:
 
 
 def optional(module: str, name: str) -> Any:
-    """A member of a package that may be missing."""
+    """A member of a module that may be missing."""
     try:
         return getattr(importlib.import_module(module), name, None)
     except (ImportError, OSError):
@@ -161,6 +163,10 @@ def causal(batch: int, channels: int, length: int, width: int) -> Case:
         published = optional("causal_conv1d", "causal_conv1d_fn")
         if published is not None:
             found["causal-conv1d"] = lambda: published(x, w, b, activation="silu")
+        # Without the bias, which its older releases do not take.
+        other = optional("subquadratic_ops_torch.causal_conv1d", "causal_conv1d")
+        if other is not None:
+            found["subquadratic-ops"] = lambda: F.silu(other(x, w))
         return found
 
     name = f"causal b{batch} d{channels} l{length} w{width} bf16"
@@ -188,6 +194,10 @@ def transform(batch: int, channels: int, length: int) -> Case:
         if published is not None:
             module = published(2 * length, dtype=torch.bfloat16).to("cuda")
             found["flash-fft-conv"] = lambda: module(x, k)
+        other = optional("subquadratic_ops_torch.fft_causal_conv1d", "fft_causal_conv1d")
+        if other is not None:
+            half = k.to(x.dtype)
+            found["subquadratic-ops"] = lambda: other(x, half)
         return found
 
     least = 8 if length <= 8192 else 5 if length <= 16384 else 2.5
@@ -266,6 +276,12 @@ def seconds_of(contenders: dict[str, Call]) -> dict[str, Any]:
     }
 
 
+def copy_bandwidth() -> float:
+    """Bytes read and written per second by a copy far beyond the caches."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    return 2 * source.numel() / float(seconds_of({"copy": source.clone})["copy"]["median"])
+
+
 def judged(goals: dict[str, float], ratios: dict[str, float]) -> Iterator[dict[str, Any]]:
     """What was to be reached beside what was."""
     for against, least in goals.items():
@@ -288,9 +304,11 @@ def table(found: list[dict[str, Any]]) -> Iterator[str]:
 def records() -> Iterator[dict[str, Any]]:
     """A record per case, the environment first."""
     there = torch.cuda.is_available()
-    packages = ("causal_conv1d", "flashfftconv", "subquadratic_ops", "natten")
+    packages = ("causal_conv1d", "flashfftconv", "subquadratic_ops_torch", "natten")
+    bandwidth = copy_bandwidth() if there else None
     yield {
         "kind": "environment",
+        "copy_bandwidth": bandwidth,
         "device": torch.cuda.get_device_name() if there else None,
         "torch": torch.__version__,
         "striate": striate.__version__,
@@ -308,6 +326,7 @@ def records() -> Iterator[dict[str, Any]]:
                 name: t["median"] / ours for name, t in times.items() if name != "striate" and "median" in t
             }
             record["ratios"] = others
+            record["bandwidth_share"] = case.moved / ours / bandwidth if bandwidth else None
             if "copy" in others:
                 record["copy_share"] = others["copy"]
             record["goals"] = [*judged(case.goals, others)]

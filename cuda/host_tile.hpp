@@ -214,24 +214,12 @@ STRIATE_DEVICE void cp_async(void* to, const void* from, int size = BYTES) {
     host::check_shared(to, BYTES, "target of cp.async");
     host::check_aligned(from, BYTES, "source of cp.async");
     if (size < 0 || size > BYTES) host::fail("cp.async: size %d of %d bytes", size, BYTES);
-    memset(to, 0xff, BYTES);
-    host::Fiber& self = *host::machine.current;
-    self.copies.push_back({to, from, BYTES, size, self.group});
+    host::copy_later(to, from, BYTES, size);
 }
 STRIATE_DEVICE void cp_async_commit() { ++host::machine.current->group; }
 template <int PENDING>
 STRIATE_DEVICE void cp_async_wait() {
-    host::Fiber& self = *host::machine.current;
-    std::vector<host::AsyncCopy> later;
-    for (const host::AsyncCopy& copy : self.copies) {
-        if (copy.group + PENDING >= self.group) {
-            later.push_back(copy);
-            continue;
-        }
-        memcpy(copy.to, copy.from, size_t(copy.size));
-        memset(static_cast<char*>(copy.to) + copy.size, 0, size_t(copy.bytes - copy.size));
-    }
-    self.copies.swap(later);
+    host::finish_copies(PENDING);
 }
 
 }  // namespace striate

@@ -21,7 +21,17 @@ from torch import Tensor
 
 TESTS = Path(__file__).resolve().parent
 HEADERS = TESTS.parent / "cuda"
-FLAGS = ["-O1", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-Wno-psabi"]
+# Statics of inline functions are of one library, as its machine is: not unique in the process.
+FLAGS = [
+    "-O1",
+    "-std=c++17",
+    "-fno-gnu-unique",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-Wno-psabi",
+]
 SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -53,19 +63,7 @@ def compile_host(source: str, sanitize: bool = False) -> Kernel:
     if compiler is None:
         pytest.skip("no g++")
     source += "\nSTRIATE_HOST_ENTRY\n"
-    shape = ["-shared", "-fPIC"]
-    if sanitize:
-        source += '#include "cuda_host_main.hpp"\n'
-        shape = SANITIZERS
-    command = [
-        compiler,
-        *FLAGS,
-        *shape,
-        f"-I{HEADERS}",
-        f"-I{TESTS}",
-        "-include",
-        str(_prelude(compiler, sanitize)),
-    ]
+    command = [*_command(compiler, sanitize), "-include", str(_prelude(compiler, sanitize))]
     bounds = re.findall(r"__launch_bounds__\s*\((\d+)", source)
     threads = int(bounds[-1]) if bounds else 1024
     path = _folder() / hashlib.sha256("\0".join([*command, source, _headers()]).encode()).hexdigest()[:32]
@@ -73,8 +71,9 @@ def compile_host(source: str, sanitize: bool = False) -> Kernel:
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             text, built = Path(folder) / "kernel.cu", Path(folder) / "kernel"
             text.write_text(source)
+            linked = [*([] if sanitize else ["-shared"]), "-x", "none", *_machine(compiler, sanitize)]
             tell = subprocess.run(
-                [*command, "-x", "c++", str(text), "-o", str(built)], capture_output=True, text=True
+                [*command, "-x", "c++", str(text), *linked, "-o", str(built)], capture_output=True, text=True
             )
             if tell.returncode != 0:
                 raise RuntimeError(f"g++ refuses the kernel:\n{tell.stderr[:8000]}")
@@ -146,26 +145,41 @@ def _launch_program(kernel: Kernel, launch: list[int], args: bytes) -> None:
 
 @functools.cache
 def _headers() -> str:
-    files = sorted([*HEADERS.iterdir(), TESTS / "cuda_host_main.hpp"])
+    files = sorted([*HEADERS.iterdir(), TESTS / "cuda_host_main.cpp"])
     return "\0".join(f"{file.name}\0{file.read_text()}" for file in files if file.is_file())
+
+
+def _command(compiler: str, sanitize: bool) -> list[str]:
+    return [compiler, *FLAGS, *(SANITIZERS if sanitize else ["-fPIC"]), f"-I{HEADERS}", f"-I{TESTS}"]
 
 
 @functools.cache
 def _prelude(compiler: str, sanitize: bool) -> Path:
     """What every kernel begins with, in a file of its own that is parsed once."""
     text = '#include "host.hpp"\n#include "window.cuh"\n'
-    command = [compiler, *FLAGS, *(SANITIZERS if sanitize else ["-fPIC"]), f"-I{HEADERS}", f"-I{TESTS}"]
+    return _made(_command(compiler, sanitize), text, "c++-header", ".hpp.gch").with_suffix("")
+
+
+@functools.cache
+def _machine(compiler: str, sanitize: bool) -> list[str]:
+    """What every kernel is linked with, compiled once: the machine and, with ``sanitize``, the program around it."""
+    files = [HEADERS / "host.cpp", *([TESTS / "cuda_host_main.cpp"] if sanitize else [])]
+    return [str(_made(_command(compiler, sanitize), file.read_text(), "c++", ".o")) for file in files]
+
+
+def _made(command: Sequence[str], text: str, kind: str, suffix: str) -> Path:
+    """The text compiled, in a file named by it and all headers; for a header, beside its text."""
     name = hashlib.sha256("\0".join([*command, text, _headers()]).encode()).hexdigest()[:32]
-    prelude = _folder() / f"{name}.hpp"
-    if not prelude.with_suffix(".hpp.gch").exists():
-        with tempfile.TemporaryDirectory(dir=prelude.parent) as folder:
-            built = Path(folder) / prelude.name
-            built.write_text(text)
-            subprocess.run([*command, "-x", "c++-header", str(built), "-o", f"{built}.gch"], check=True)
+    target = _folder() / f"{name}{suffix}"
+    if not target.exists():
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            source, built = Path(folder) / f"{name}.hpp", Path(folder) / "built"
+            source.write_text(text)
+            subprocess.run([*command, "-c", "-x", kind, str(source), "-o", str(built)], check=True)
             # Another process may have built the same; either file is right.
-            built.replace(prelude)
-            built.with_suffix(".hpp.gch").replace(prelude.with_suffix(".hpp.gch"))
-    return prelude
+            source.replace(target.with_name(source.name))
+            built.replace(target)
+    return target
 
 
 @functools.cache

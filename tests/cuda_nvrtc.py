@@ -15,6 +15,11 @@ HEADERS = Path(__file__).resolve().parent.parent / "cuda"
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 
 
+def archs(every: bool, turn: int) -> tuple[int, ...]:
+    """Every architecture, or one of the two that most devices have, in turns among the kernels of a row."""
+    return ARCHS if every else ((80,), (90,))[turn % 2]
+
+
 @dataclass(frozen=True)
 class Log:
     """What the assembler says of the one kernel."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -21,13 +22,20 @@ from striate.ops import _convolution
 
 F32, F64, BF16, F16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
 DTYPES = [(F32, F32), (F64, F64), (BF16, BF16), (F16, F16), (BF16, F32), (F16, F32)]
-ROWS = [
-    row["name"]
-    for row in striate.kernels()
-    if row["op"] == "conv" and row["device"] == "cpu" and row["available"]
-]
+
+
+def host_rows(op: str) -> list[Any]:
+    """The rows of an operation, or of several by a pattern, that run on this processor."""
+    return [
+        row
+        for row in striate.kernels()
+        if row["device"] == "cpu" and row["available"] and re.fullmatch(op, row["op"])
+    ]
+
+
+ROWS = [row["name"] for row in host_rows("conv")]
 # The passes that a row takes; other rows take what it refuses.
-PASSES = {row["name"]: row["passes"] for row in striate.kernels() if row["name"] in ROWS}
+PASSES = {row["name"]: row["passes"] for row in host_rows("conv")}
 # Around the edges of vectors (8, 16, 32 and their halves) and of tiles.
 EDGES = [1, 2, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 56, 64, 65, 127, 129]
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-import striate
+from strategies import host_rows
 from striate import _core, nn
 from striate.ops import branches as ops
 from striate.ops.branches import Branch
 
-ROWS = [row["name"] for row in striate.kernels() if row["op"] == "branches" and row["available"]]
+ROWS = [row["name"] for row in host_rows("branches")]
 FORMS = ["each", "sum", "split"]
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 

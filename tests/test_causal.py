@@ -15,7 +15,7 @@ from torch import Tensor
 
 import striate
 from oracle import UNIT, assert_equal, assert_within, integers
-from strategies import F32, F64, MEMORY, any_way
+from strategies import F32, F64, MEMORY, any_way, host_rows
 from striate import _core
 from striate.compat.causal_conv1d import (
     causal_conv1d_fn,
@@ -23,7 +23,7 @@ from striate.compat.causal_conv1d import (
 )
 from striate.compat.causal_conv1d import causal_conv1d_update as compat_update
 
-ISAS = sorted({row["isa"] for row in striate.kernels() if row["op"] == "causal" and row["available"]})
+ISAS = sorted({row["isa"] for row in host_rows("causal")})
 FORCED = [f"^{op}[.]{isa}$" for op in ("causal(_update)?",) for isa in (*ISAS, "reference")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 every_row = pytest.mark.parametrize("rows", FORCED)

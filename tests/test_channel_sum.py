@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import striate
+from strategies import host_rows
 from striate import _core
 from striate.ops._convolution import channel_sum
 
-ROWS = [row["name"] for row in striate.kernels() if row["op"] == "channel_sum" and row["available"]]
+ROWS = [row["name"] for row in host_rows("channel_sum")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 

@@ -14,6 +14,7 @@ from strategies import BF16, F16, F32, Depthwise
 from striate import _core
 from striate._listen import listening
 from striate.ops import branches as _branches
+from striate.ops.delays import delay_step
 from test_cuda_conv import PROBLEMS as DIRECT
 from test_cuda_tf32 import PROBLEMS as TF32
 from test_cuda_toeplitz import PROBLEMS as TOEPLITZ
@@ -125,6 +126,16 @@ def test_sample_of_a_step() -> None:
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
 
 
+def test_sample_of_delays() -> None:
+    ring, weight = torch.randn(5, 6, 3), torch.randn(4, 3)
+    where = torch.arange(12, dtype=torch.int32).view(4, 3) % 5
+    made = [
+        delay_step(ring.to(device), weight.to(device), where.to(device), None, 2).cpu()
+        for device in ("cuda", "cpu")
+    ]
+    torch.testing.assert_close(*made, rtol=1e-5, atol=1e-5)
+
+
 def test_samples_run_every_row() -> None:
     """What stands in the table of rows for the device is what the samples above have run."""
     with listening() as heard:
@@ -132,11 +143,12 @@ def test_samples_run_every_row() -> None:
             exact_on_device(problem)
         test_sample_of_operations()
         test_sample_of_a_step()
+        test_sample_of_delays()
         x = layer()[0].requires_grad_()
         (dx,) = torch.autograd.grad(striate.max_pool2d(x, 3, 2, 1).square().sum(), x, create_graph=True)
         torch.autograd.grad(dx.sum(), x)
         test_sample_of_long_convolutions(300, 300)
-    rows = {row["name"] for row in striate.kernels() if row["device"] == "cuda"}
+    rows = {row["name"] for row in striate.kernels() if row["isa"] == "cuda" and row["name"] != "torch"}
     assert {choice["row"] for choice in heard.choices} >= rows
 
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import striate
+from strategies import host_rows
 from striate import _core, nn
 from striate.compat import dcls as compat
 from striate.ops import dcls as ops
 
 VERSIONS = ["v0", "v1", "max", "gauss"]
-ROWS = [row["name"] for row in striate.kernels() if row["op"].startswith("dcls_kernel") and row["available"]]
+ROWS = [row["name"] for row in host_rows("dcls_kernel.*")]
 ISAS = sorted({name.split(".")[1] for name in ROWS})
 
 
@@ -406,7 +407,7 @@ def delay_layer(groups: int, size: int) -> nn.Dcls1d:
     return layer
 
 
-STEP_ROWS = [row["name"] for row in striate.kernels() if row["op"] == "delay_step" and row["available"]]
+STEP_ROWS = [row["name"] for row in host_rows("delay_step")]
 
 
 @pytest.mark.parametrize("row", STEP_ROWS)

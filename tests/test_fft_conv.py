@@ -16,10 +16,11 @@ from torch import Tensor
 
 import striate
 from fft_oracle import direct, limit
+from strategies import host_rows
 from striate import _core
 from striate.ops._fft import fft_conv, fft_conv_grad_kernel, wide
 
-ROWS = [row["name"] for row in striate.kernels() if row["op"] == "fft_conv" and row["available"]]
+ROWS = [row["name"] for row in host_rows("fft_conv")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 FUNCTION = {1: striate.fft_conv1d, 2: striate.fft_conv2d, 3: striate.fft_conv3d}
 PADDINGS = {1: ["causal", "same", "full", "circular"], 2: ["same", "full", "circular"]}

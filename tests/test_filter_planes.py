@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 import striate
+from strategies import host_rows
 from striate import _core
 from striate.ops._planes import _by_torch, _grad_by_torch, filter_planes, filter_planes_grad
 
 F32, F64 = torch.float32, torch.float64
-ROWS = [row["name"] for row in striate.kernels() if row["op"] == "filter_planes" and row["available"]]
+ROWS = [row["name"] for row in host_rows("filter_planes")]
 SIZES = [(7, 7), (14, 14), (2, 2), (3, 8), (28, 5), (13, 22), (64, 64), (56, 30), (9, 49), (16, 24)]
 
 

@@ -87,8 +87,30 @@ def test_goals_stand_beside_figures() -> None:
     assert [line.split()[-1] for line in lines] == ["missed", "reached", "measured"]
 
 
+def test_three_parts_are_all_of_it() -> None:
+    def steps(*words: str) -> list[str]:
+        return [
+            line.split()[0] for line in run("--dry-run", *words, PYTHON=sys.executable).stdout.splitlines()
+        ]
+
+    parts = [steps(f"--part={number}") for number in (1, 2, 3)]
+    assert all(part[0] == "install" for part in parts)  # each may find a machine without
+    assert sorted(sum((part[1:] for part in parts), ["install"])) == sorted(steps())
+
+
+def test_a_part_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(PRETENDER)
+    python.chmod(0o755)
+    run("--part=1", "some.whl", PYTHON=str(python), OUT=str(tmp_path / "out"))
+    found = {
+        str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*") if file.is_file()
+    }
+    assert found == {"part1/summary.json", "part1/records.tar.gz"}
+
+
 def test_unknown_options_are_refused() -> None:
-    assert run("--fast").returncode == 2
+    assert run("--fast").returncode == 2 and run("--part=4").returncode == 2
 
 
 def test_shellcheck_has_nothing_to_say() -> None:

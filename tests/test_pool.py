@@ -15,11 +15,11 @@ from torch import Tensor
 
 import striate
 from oracle import UNIT, integers
-from strategies import MEMORY, any_way
+from strategies import MEMORY, any_way, host_rows
 from striate import _core
 from striate.ops import pool
 
-ISAS = sorted({row["isa"] for row in striate.kernels() if row["op"] == "pool" and row["available"]})
+ISAS = sorted({row["isa"] for row in host_rows("pool")})
 every_row = pytest.mark.parametrize("rows", [f"[.]{isa}$" for isa in (*ISAS, "reference")])
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 R, T, V = RuntimeError, TypeError, ValueError

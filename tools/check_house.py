@@ -95,7 +95,7 @@ def doors() -> Iterator[str]:
 
 def sizes() -> Iterator[str]:
     """Files, Python functions and argument lists that have grown too long."""
-    for path in kept("*.rs", "*.py", "*.pyi", "*.cuh", "*.hpp", "Makefile"):
+    for path in kept("*.rs", "*.py", "*.pyi", "*.cuh", "*.hpp", "*.cpp", "Makefile"):
         name, text = path.relative_to(ROOT), path.read_text()
         if (lines := text.count("\n")) > LONGEST_FILE:
             yield f"{name}: {lines} lines, at most {LONGEST_FILE}"

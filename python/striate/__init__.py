@@ -9,7 +9,7 @@ if tuple(int(part) for part in _torch.__version__.split("+")[0].split(".")[:2]) 
 
 from . import _bridge, _core, compat, nn
 from ._core import forget as cache_clear
-from ._core import kernels
+from ._rows import kernels
 from .ops import (
     avg_pool1d,
     avg_pool2d,

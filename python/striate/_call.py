@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import _core
 from ._problem import DTYPE_WORDS
+from ._rows import by_torch
 
 _WORDS = DTYPE_WORDS | {torch.int32: "i32", torch.int64: "i64"}
 _HOME = os.getpid()
@@ -71,10 +72,18 @@ def on_host(request: Callable[..., Request]) -> Callable[..., Any]:
     return kernel
 
 
+_copy_on_device = by_torch("copy", "Tensor.contiguous: nothing there waits for threads that a fork has lost")(
+    Tensor.contiguous
+)
+
+
 def dense(tensor: Tensor) -> Tensor:
     """``tensor.contiguous()``, also in a forked child, where torch's copy would wait for threads that it has not."""
     if tensor.is_contiguous():
         return tensor
+    if not tensor.is_cpu:
+        made: Tensor = _copy_on_device(tensor)
+        return made
     if os.getpid() == _HOME:
         return tensor.contiguous()
     made = torch.empty(tensor.shape, dtype=tensor.dtype)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import _core
+from .._rows import kernels
 from .environment import environment
 from .options import Commands, add_json, add_threads, command
 from .problems import PASSES, STEP, Entry, Problem, parse
@@ -59,17 +60,19 @@ def _cell(value: Any) -> str:
 
 def run_info(options: argparse.Namespace, words: Sequence[str]) -> int:
     """``striate info``."""
-    kernels = _core.kernels()
+    rows = kernels()
     if options.json:
-        print(json.dumps({"schema": SCHEMA, "kind": "info", **facts(), "kernels": kernels}))
+        print(json.dumps({"schema": SCHEMA, "kind": "info", **facts(), "kernels": rows}))
         return 0
     show(Table("", ("<fact", "<value"), [(name, _cell(value)) for name, value in facts().items()]))
     table = Table(
         "Kernel rows, in the order in which they are asked",
-        ("<row", "<device", "<runs here", "<note"),
+        ("<row", "<operation", "<device", "<runs here", "<note"),
         spare=("<note",),
     )
-    table.rows += [(r["name"], r["device"], "yes" if r["available"] else "no", r["note"]) for r in kernels]
+    table.rows += [
+        (r["name"], r["op"], r["device"], "yes" if r["available"] else "no", r["note"]) for r in rows
+    ]
     show(table)
     return 0
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .._call import call, dense
 from .._problem import Config, is_channels_last, read_config
+from .._rows import by_torch
 from ._family import Family, Member, Statics
 
 Ints = Sequence[int]
@@ -98,6 +99,7 @@ def _channel_sum(input: Tensor, wide: bool) -> Tensor:
     return total
 
 
+@by_torch("channel_sum", "Tensor.sum over all axes but the channels, in float32 or wider")
 def _torch_channel_sum(input: Tensor, wide: bool) -> Tensor:
     axes = [axis for axis in range(input.dim()) if axis != 1]
     return input.sum(axes, dtype=torch.promote_types(input.dtype, torch.float32)).to(_sum_dtype(input, wide))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from .. import _call
+from .._listen import leave_to_torch
 
 
 def own_rows() -> bool:
@@ -72,6 +73,7 @@ def row_or(request: Callable[..., _call.Request], composed: Callable[..., Any]) 
             empty = any(operand is not None and not operand.numel() for operand in operands)
             if not empty and _call.on_device(op, settings, operands, results):
                 return made
+        leave_to_torch(refusal(dense=False) or "device cuda; no row takes this call")
         return composed(*args)
 
     return kernel

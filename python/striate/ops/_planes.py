@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .._call import call, dense, words
 from .._listen import leave_to_torch
+from .._rows import by_torch
 from ._convolution import _into_channels, bilinear_tangent
 from ._family import Family, Member, Statics
 from ._fft import filtered_fold
@@ -137,7 +138,7 @@ filter_planes: Callable[..., Tensor] = family.add(
         tangent=bilinear_tangent(lambda: filter_planes),
         fold=filtered_fold(lambda: filter_planes),
         cpu=_filter,
-        cuda=_by_torch,
+        cuda=by_torch("filter_planes", "torch.fft.rfft2, the filter, irfft2")(_by_torch),
     )
 )
 
@@ -152,6 +153,8 @@ filter_planes_grad: Callable[..., Tensor] = family.add(
         tangent=bilinear_tangent(lambda: filter_planes_grad),
         fold=_grad_fold,
         cpu=_grad,
-        cuda=_grad_by_torch,
+        cuda=by_torch("filter_planes_grad", "two torch.fft.rfft2, their product summed over samples")(
+            _grad_by_torch
+        ),
     )
 )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from .._call import call, dense, words
+from .._call import Request, dense, on_host, words
+from . import _cuda
 from ._family import Family
 
 Maybe = Tensor | None
@@ -28,11 +29,13 @@ def delay_step(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: 
         head: the newest slot.
 
     Returns:
-        ``[N, O]``. Where a gradient is asked for, or off the CPU, torch's operators compute it.
+        ``[N, O]``. Where a gradient is asked for, torch's operators compute it, and on other devices unless a row of
+        theirs takes it.
     """
     tensors = (ring, weight, delays) if bias is None else (ring, weight, delays, bias)
     direct = (
-        all(tensor.is_cpu for tensor in tensors)
+        (ring.is_cpu or ring.is_cuda)
+        and all(tensor.device == ring.device for tensor in tensors)
         and ring.dtype in (torch.float32, torch.float64)
         and ring.is_contiguous()
         and not (torch.is_grad_enabled() and torch._C._any_requires_grad(*tensors))
@@ -50,8 +53,8 @@ def _formula(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: in
     groups = ring.shape[1] // inputs
     group = torch.arange(outputs, device=weight.device) // (outputs // groups)
     channel = group.unsqueeze(1) * inputs + torch.arange(inputs, device=weight.device)
-    met = ring[(head - delays.long()) % ring.shape[0], channel]
-    output = torch.einsum("oin,oi->no", met, weight)
+    met = ring[(head - delays.long().clamp(0, ring.shape[0] - 1)) % ring.shape[0], channel]
+    output = torch.einsum("oin,oi->no", met, weight).contiguous()
     return output if bias is None else output + bias
 
 
@@ -59,11 +62,9 @@ def _fake(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: int) 
     return ring.new_empty(ring.shape[2], weight.shape[0])
 
 
-def _cpu(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: int) -> Tensor:
-    result = _fake(ring, weight, delays, bias, head)
+def _request(ring: Tensor, weight: Tensor, delays: Tensor, bias: Maybe, head: int) -> Request:
     operands = (dense(ring), dense(weight), dense(delays), None if bias is None else dense(bias))
-    call("delay_step", words(head=head), operands, (result,))
-    return result
+    return "delay_step", words(head=head), operands, _fake(ring, weight, delays, bias, head)
 
 
 _family = Family("striate")
@@ -71,7 +72,7 @@ _family.define(
     "delay_step",
     "(Tensor ring, Tensor weight, Tensor delays, Tensor? bias, int head) -> Tensor",
     _fake,
-    {"CPU": _cpu, "CUDA": _formula},
+    {"CPU": on_host(_request), "CUDA": _cuda.row_or(_request, _formula)},
     None,
 )
 _step = torch.ops.striate.delay_step.default

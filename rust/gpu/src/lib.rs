@@ -7,6 +7,7 @@ pub mod cache;
 mod causal;
 mod compiler;
 mod dcls;
+mod delays;
 mod depthwise;
 mod driver;
 mod fft;

@@ -1,7 +1,7 @@
 //! The one list of CUDA rows, most preferred first.
 
 use crate::placed::Placed;
-use crate::{branches, causal, dcls, depthwise, fft, pool, toeplitz};
+use crate::{branches, causal, dcls, delays, depthwise, fft, pool, toeplitz};
 use striate_core::{DeviceOperation, Kernel, Recipe};
 
 /// The rows of the device.
@@ -17,7 +17,7 @@ pub fn compile(row: &Kernel<Recipe>, problem: &Placed<'_>) -> Recipe {
 
 /// The rows of operations that are not convolutions.
 pub fn operations() -> &'static [DeviceOperation] {
-    static ROWS: [DeviceOperation; 11] = [
+    static ROWS: [DeviceOperation; 12] = [
         causal::CAUSAL,
         causal::UPDATE,
         pool::POOL,
@@ -26,6 +26,7 @@ pub fn operations() -> &'static [DeviceOperation] {
         pool::GATHER,
         dcls::KERNEL,
         dcls::GRADIENT,
+        delays::ROW,
         fft::CONV,
         fft::GRAD_KERNEL,
         branches::ROW,

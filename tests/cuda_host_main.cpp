@@ -1,7 +1,16 @@
 // A program around one kernel, so that the address sanitizer sees the kernel and not an interpreter: reads a launch and
 // its buffers from standard input, each buffer into an allocation of exactly its size, and writes the buffers back.
 
-#pragma once
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <vector>
+
+extern "C" const char* striate_error();
+extern "C" int striate_launch(const unsigned grid[3], unsigned block, unsigned shared_bytes, const void* args,
+                              unsigned long size, unsigned seed);
 
 namespace {
 
