@@ -8,7 +8,7 @@ A page says which cases it wants, and what stands up to the closing line is writ
     <!-- end of record -->
 
 The expression must match the whole name of a case: its label, or its problem, dtype and, where it is a training step,
-"forward and backward". Machine and date are the record's own.
+"forward and backward"; ``goals`` stands for the verdicts of `striate bench --goals`. Machine and date are the record's own.
 """
 
 from __future__ import annotations
@@ -131,6 +131,24 @@ def memory(cases: list[Record]) -> list[str]:
     ]
 
 
+def goals(records: list[Record]) -> list[str]:
+    """One row for a goal and a pass, with what every number of threads measured."""
+    rows: dict[tuple[str, str, str], dict[int, str]] = {}
+    for goal in records:
+        note = f" ({goal['note']})" if goal["note"] and goal["verdict"] != "reached" else ""
+        told = f"{goal['measured']:.3g}, {goal['verdict']}{note}"
+        rows.setdefault((goal["case"], goal["pass"], goal["goal"]), {})[goal["threads"]] = told
+    threads = sorted({goal["threads"] for goal in records})
+    return [
+        "| case | pass | goal | " + " | ".join(f"threads: {n}" for n in threads) + " |",
+        "|---|---|---|" + "---|" * len(threads),
+        *(
+            f"| `{case}` | {PASSES.get(pass_, '')} | {goal} | " + " | ".join(by.get(n, "") for n in threads) + " |"
+            for (case, pass_, goal), by in rows.items()
+        ),
+    ]
+
+
 def megabytes(size: int | None) -> str:
     """A size with three digits; nothing where the system did not tell."""
     return "" if size is None else f"{size / 1e6:.3g}"
@@ -140,6 +158,10 @@ def body(file: str, wanted: str) -> str:
     """The lines between the markers."""
     records = [json.loads(line) for line in (RECORDS / file).read_text().splitlines() if line]
     (here,) = (record for record in records if record["kind"] == "environment")
+    if wanted == "goals":
+        return "\n".join(
+            [heading(here, file), "", *goals([record for record in records if record["kind"] == "goal"])]
+        )
     cases = [
         record for record in records if record["kind"] == "case" and re.fullmatch(wanted, name_of(record))
     ]
