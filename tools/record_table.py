@@ -143,7 +143,9 @@ def goals(records: list[Record]) -> list[str]:
         "| case | pass | goal | " + " | ".join(f"threads: {n}" for n in threads) + " |",
         "|---|---|---|" + "---|" * len(threads),
         *(
-            f"| `{case}` | {PASSES.get(pass_, '')} | {goal} | " + " | ".join(by.get(n, "") for n in threads) + " |"
+            f"| `{case}` | {PASSES.get(pass_, '')} | {goal} | "
+            + " | ".join(by.get(n, "") for n in threads)
+            + " |"
             for (case, pass_, goal), by in rows.items()
         ),
     ]
