@@ -8,7 +8,8 @@ A page says which cases it wants, and what stands up to the closing line is writ
     <!-- end of record -->
 
 The expression must match the whole name of a case: its label, or its problem, dtype and, where it is a training step,
-"forward and backward"; ``goals`` stands for the verdicts of `striate bench --goals`. Machine and date are the record's own.
+"forward and backward". ``goals`` stands for the verdicts of `striate bench --goals`. Machine and date are the record's
+own.
 """
 
 from __future__ import annotations
