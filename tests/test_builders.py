@@ -99,6 +99,43 @@ def test_kernels_have_the_right_derivatives(make: Callable[..., Any]) -> None:
     assert torch.autograd.gradcheck(lambda *given: (build(*given) * mix).sum(), inputs, fast_mode=True)
 
 
+@pytest.mark.parametrize("make", LAYERS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_parameters_build_in_float32(make: Callable[..., Any], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = make().to(dtype)
+    exact = make().to(torch.float64)
+    exact.load_state_dict(layer.state_dict())
+    x = sample(layer, dtype)
+    found, expected = layer.kernel(), exact.kernel()
+    assert found.dtype == dtype and layer(x).dtype == dtype
+    error = (found.double() - expected).abs().max() / expected.abs().max()
+    assert error <= torch.finfo(dtype).eps  # rounded once
+    slopes = torch.randint(-4, 5, found.shape, generator=torch.Generator().manual_seed(1))
+    for kernel in (found, expected):
+        kernel.backward(slopes.to(kernel.dtype))
+    for (name, parameter), other in zip(layer.named_parameters(), exact.parameters(), strict=True):
+        if other.grad is not None and other.grad.abs().max() > 0:
+            apart = (parameter.grad.double() - other.grad).abs().max() / other.grad.abs().max()
+            assert apart <= 4 * torch.finfo(dtype).eps, name
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_autocast_builds_the_same_kernel(make: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    layer = make()
+    x = sample(layer)
+    seen = []
+    built = layer.kernel
+    layer.kernel = lambda: seen.append(built()) or seen[-1]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    expected = built()
+    assert all(torch.equal(kernel, expected) for kernel in seen)
+    limit = 0.02 * layer(x).abs().max()
+    assert (found.float() - layer(x)).abs().max() <= limit
+
+
 def test_smp_cone() -> None:
     layer = nn.SMPConv2d(1, 1, 5, 1, groups=1, shared=True)
     with torch.no_grad():

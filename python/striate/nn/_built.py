@@ -33,11 +33,17 @@ def pair(value: Ints) -> tuple[int, int]:
     return rows, columns
 
 
+def wide(value: Tensor) -> Tensor:
+    """A parameter as builders compute with it: half types have too few digits for positions, angles and frequencies."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
 class BuiltConv(torch.nn.Module):
     """The base of every layer that builds its kernel: subclasses own parameters and say :meth:`kernel`.
 
     A builder returns a dense kernel ``[O, I/g, *K]`` made by differentiable operators, so any engine can run it and
-    every gradient reaches the parameters; ``striate.nn.merge`` replaces the layer by a plain convolution.
+    every gradient reaches the parameters; ``striate.nn.merge`` replaces the layer by a plain convolution. Kernels of
+    half parameters are built in float32 and rounded once.
     """
 
     rank: int
@@ -93,11 +99,19 @@ class BuiltConv(torch.nn.Module):
             kernel, padding = self._met(input)
             return convolve(input, kernel, self.bias, self.stride, padding, 1, self.groups)
         padded = F.pad(input, self._pads(), mode=self.padding_mode)
-        return convolve(padded, self.kernel(), self.bias, self.stride, 0, 1, self.groups)
+        return convolve(padded, self._built_exactly(), self.bias, self.stride, 0, 1, self.groups)
+
+    def _built_exactly(self) -> Tensor:
+        """The kernel without autocast, whose half types builders cannot use; the convolution casts what was built."""
+        where = next(self.parameters()).device.type
+        if not torch.is_autocast_enabled(where):
+            return self.kernel()
+        with torch.autocast(where, enabled=False):
+            return self.kernel()
 
     def _met(self, input: Tensor) -> tuple[Tensor, tuple[int, ...] | str]:
         """The kernel and the padding that goes with it; builders may leave out what meets padding alone."""
-        return self.kernel(), self.padding
+        return self._built_exactly(), self.padding
 
     def _pads(self) -> list[int]:
         """For F.pad: (low, high) of the last axis first."""

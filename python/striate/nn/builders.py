@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ._built import BuiltConv, Ints
+from ._built import BuiltConv, Ints, wide
 
 
 class _SMPConv(BuiltConv):
@@ -65,10 +65,8 @@ class _SMPConv(BuiltConv):
 
     def coordinates(self) -> Tensor:
         """``[D, *K]``: where every tap lies. In 2-D these are (x, -y): the published kernel is rotated on its grid."""
-        lines = [
-            torch.linspace(-1, 1, k, dtype=self.radius.dtype, device=self.radius.device)
-            for k in self.kernel_size
-        ]
+        like = wide(self.radius)
+        lines = [torch.linspace(-1, 1, k, dtype=like.dtype, device=like.device) for k in self.kernel_size]
         if self.rank == 1:
             return lines[0].unsqueeze(0)
         rows, columns = torch.meshgrid(*lines, indexing="ij")
@@ -76,13 +74,13 @@ class _SMPConv(BuiltConv):
 
     def kernel(self) -> Tensor:
         """The dense kernel ``[O, I/g, *K]``."""
-        apart = self.weight_coord.reshape(*self.weight_coord.shape, *[1] * self.rank) - self.coordinates()
-        cones = F.relu(1 - apart.abs().sum(2) / self.radius)
+        points = wide(self.weight_coord)
+        apart = points.reshape(*points.shape, *[1] * self.rank) - self.coordinates()
+        cones = F.relu(1 - apart.abs().sum(2) / wide(self.radius))
         if not self.shared:
             cones = cones / ((cones != 0).sum(1, keepdim=True) + 1e-6)
-        return torch.matmul(self.weights, cones.flatten(2)).reshape(
-            self.out_channels, self.in_channels // self.groups, *self.kernel_size
-        )
+        made = torch.matmul(wide(self.weights), cones.flatten(2)).to(self.weights.dtype)
+        return made.reshape(self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
 
 class SMPConv1d(_SMPConv):
@@ -145,11 +143,12 @@ class _WeightedConv(BuiltConv):
 
     def kernel(self) -> Tensor:
         """The weight times the density of its taps."""
-        along = torch.cat([self.density, self.density.new_ones(1), self.density.flip(0)])
-        product: Tensor = self.weight
+        density = wide(self.density)
+        along = torch.cat([density, density.new_ones(1), density.flip(0)])
+        product = wide(self.weight)
         for axis in range(self.rank):
             product = product * along.reshape(*[1] * (axis + 2), -1, *[1] * (self.rank - 1 - axis))
-        return product
+        return product.to(self.weight.dtype)
 
 
 class WeightedConv1d(_WeightedConv):
@@ -229,16 +228,19 @@ class GaborConv2d(BuiltConv):
     def _line(self, size: int) -> Tensor:
         far = math.ceil(size / 2)
         first, last = (1 - far, far) if self.reference_grid else (-(size // 2), size - 1 - size // 2)
-        return torch.linspace(first, last, size, dtype=self.freq.dtype, device=self.freq.device)
+        return torch.linspace(first, last, size, dtype=wide(self.freq).dtype, device=self.freq.device)
 
     def kernel(self) -> Tensor:
         """The dense kernel ``[O, I/g, kh, kw]``."""
         y, x = torch.meshgrid(*(self._line(size) for size in self.kernel_size), indexing="ij")
-        freq, theta, sigma, psi = (p[..., None, None] for p in (self.freq, self.theta, self.sigma, self.psi))
+        freq, theta, sigma, psi = (
+            wide(p)[..., None, None] for p in (self.freq, self.theta, self.sigma, self.psi)
+        )
         turned = x * theta.cos() + y * theta.sin()
         squared = turned.square() + (y * theta.cos() - x * theta.sin()).square()
         envelope = torch.exp(-0.5 * squared / (sigma + 1e-3).square())
-        return envelope * torch.cos(freq * turned + psi) / (2 * math.pi * sigma.square())
+        made = envelope * torch.cos(freq * turned + psi) / (2 * math.pi * sigma.square())
+        return made.to(self.freq.dtype)
 
 
 _COVARIANCES = {"spherical": 1, "diagonal": 2, "full": 3}  # numbers that each is given by
@@ -293,13 +295,14 @@ class GaussianComposedConv2d(BuiltConv):
 
     def _factor(self) -> tuple[Tensor, Tensor, Tensor]:
         """e^a, b and e^c."""
-        scales = self.log_sigma[:2].exp()
+        numbers = wide(self.log_sigma)
+        scales = numbers[:2].exp()
         rows, columns = scales[0], scales[-1]
-        lower = self.log_sigma[2] if self.covariance == "full" else rows.new_zeros(())
+        lower = numbers[2] if self.covariance == "full" else rows.new_zeros(())
         return rows, lower, columns
 
     def blur(self) -> Tensor:
-        """g_Sigma, ``[2 ry + 1, 2 rx + 1]``."""
+        """g_Sigma, ``[2 ry + 1, 2 rx + 1]``, of half parameters in float32."""
         rows, lower, columns = self._factor()
         spreads = (rows.detach(), (lower.detach().square() + columns.detach().square()).sqrt())
         reach = [max(1, math.ceil(2 * float(spread))) for spread in spreads]
@@ -315,9 +318,9 @@ class GaussianComposedConv2d(BuiltConv):
         """The composed kernel ``[O, I/g, kh + 2 ry, kw + 2 rx]``."""
         g = self.blur()
         full = [size - 1 for size in g.shape]
-        each = self.weight.flatten(0, 1).unsqueeze(1)
+        each = wide(self.weight).flatten(0, 1).unsqueeze(1)
         composed = F.conv2d(each, g[None, None], padding=full)  # g is symmetric about its centre
-        return composed.reshape(*self.weight.shape[:2], *composed.shape[2:])
+        return composed.reshape(*self.weight.shape[:2], *composed.shape[2:]).to(self.weight.dtype)
 
     def _reaching(self, g: Tensor) -> tuple[int, int]:
         """The padding of f plus the reach of the blur."""
@@ -340,6 +343,11 @@ class GaussianComposedConv2d(BuiltConv):
             self.padding = own
 
 
+def _linear(layer: Any, input: Tensor) -> Tensor:
+    """A linear layer, of half parameters in float32."""
+    return F.linear(input, wide(layer.weight), None if layer.bias is None else wide(layer.bias))
+
+
 class _Sine(torch.nn.Module):
     """sin(omega (A c + b))."""
 
@@ -349,8 +357,7 @@ class _Sine(torch.nn.Module):
         torch.nn.init.uniform_(self.linear.weight, -bound, bound)
 
     def forward(self, coordinates: Tensor) -> Tensor:
-        found: Tensor = torch.sin(self.omega * self.linear(coordinates))
-        return found
+        return torch.sin(self.omega * _linear(self.linear, coordinates))
 
 
 class _ContinuousKernelConv(BuiltConv):
@@ -397,13 +404,16 @@ class _ContinuousKernelConv(BuiltConv):
 
     def kernel(self) -> Tensor:
         """The dense kernel ``[O, I/g, *K]``."""
-        like = self.out.weight
+        like = wide(self.out.weight)
         lines = [torch.linspace(-1, 1, k, dtype=like.dtype, device=like.device) for k in self.kernel_size]
         coordinates = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
         state = self.waves[0](coordinates)
         for index, wave in enumerate(list(self.waves)[1:]):
-            state = wave(coordinates) * self.mixes[index](state) if self.network == "mfn" else wave(state)
-        values: Tensor = self.out(state).movedim(-1, 0)
+            if self.network == "mfn":
+                state = wave(coordinates) * _linear(self.mixes[index], state)
+            else:
+                state = wave(state)
+        values = _linear(self.out, state).movedim(-1, 0).to(self.out.weight.dtype)
         return values.reshape(self.out_channels, -1, *self.kernel_size)
 
 
