@@ -307,14 +307,22 @@ def test_explain_names_row_copies_and_reasons() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "kernel", "options", "sliding"),
+    ("channels", "size", "kernel", "options", "dtype", "sliding"),
     [
-        ((15, 15), (60_000,), (51,), {"padding": 200, "dilation": 8}, True),
-        ((12, 12), (2048,), (64,), {"padding": 32}, True),
-        ((4, 4), (256, 256), (11, 11), {"padding": 5}, True),
-        ((2, 2), (32, 64, 64), (5, 5, 5), {"padding": 2}, True),
-        ((16, 16), (4096,), (9,), {"padding": 4}, False),
-        ((3, 64), (224, 224), (7, 7), {"padding": 3, "stride": 2}, False),
+        ((15, 15), (60_000,), (51,), {"padding": 200, "dilation": 8}, torch.float32, True),
+        ((12, 12), (2048,), (64,), {"padding": 32}, torch.float64, True),
+        ((4, 4), (256, 256), (11, 11), {"padding": 5}, torch.float16, True),
+        ((4, 4), (64, 64), (3, 3), {"padding": 1}, torch.bfloat16, True),
+        ((5, 5), (64, 64), (3, 3), {"padding": 1}, torch.float16, True),
+        ((5, 5), (64, 64), (3, 3), {"padding": 1}, torch.bfloat16, False),
+        ((2, 2), (32, 64, 64), (5, 5, 5), {"padding": 2}, torch.float32, True),
+        ((16, 16), (4096,), (9,), {"padding": 4}, torch.float32, False),
+        ((3, 64), (224, 224), (7, 7), {"padding": 3, "stride": 2}, torch.float32, False),
+        ((12, 12), (32, 32), (3, 3), {"padding": 1, "groups": 4}, torch.float32, True),
+        ((16, 8), (32, 32), (3, 3), {"padding": 1, "groups": 4}, torch.bfloat16, True),
+        ((16, 16), (32, 32), (3, 3), {"padding": 1, "groups": 4}, torch.float32, False),
+        ((16, 16), (32, 32), (3, 3), {"padding": 1, "groups": 4}, torch.float64, True),
+        ((24, 24), (32, 32), (3, 3), {"padding": 1, "groups": 3}, torch.float64, False),
     ],
 )
 def test_few_channels_under_many_taps_slide(
@@ -322,9 +330,29 @@ def test_few_channels_under_many_taps_slide(
     size: tuple[int, ...],
     kernel: tuple[int, ...],
     options: dict[str, int],
+    dtype: torch.dtype,
     sliding: bool,
 ) -> None:
-    x = torch.empty(1, channels[0], *size)
-    w = torch.empty(channels[1], channels[0], *kernel)
+    x = torch.empty(1, channels[0], *size, dtype=dtype)
+    w = torch.empty(channels[1], channels[0] // options.get("groups", 1), *kernel, dtype=dtype)
     row = striate.explain(getattr(striate, f"conv{len(size)}d"), x, w, **options).row
     assert row.startswith("sliding") == sliding
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_few_channels_of_groups_are_exact(dtype: torch.dtype, transposed: bool) -> None:
+    kind = "conv_transpose2d" if transposed else "conv2d"
+    ours, theirs = getattr(striate, kind), getattr(F, kind)
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randint(-2, 3, (2, 6, 9, 21), generator=draw).to(dtype)
+    w = torch.randint(-1, 2, (6, 2, 3, 3), generator=draw).to(dtype)
+    assert striate.explain(ours, x, w, padding=1, groups=3).row.startswith("sliding")
+    found, expected = [], []
+    for results, function, wide in ((found, ours, dtype), (expected, theirs, torch.float64)):
+        leaves = [t.to(wide).requires_grad_() for t in (x, w)]
+        y = function(*leaves, padding=1, groups=3)
+        slopes = torch.randint(-1, 2, y.shape, generator=torch.Generator().manual_seed(1))
+        results += [y, *torch.autograd.grad(y, leaves, slopes.to(wide))]
+    for a, b in zip(found, expected, strict=True):
+        assert a.dtype == dtype and torch.equal(a, b.to(dtype))

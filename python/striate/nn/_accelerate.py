@@ -189,7 +189,8 @@ def _candidate(module: Any) -> tuple[type | None, str]:
         return None, f"dtype {weight.dtype}"
     if weight.shape[1] != 1:
         steps = (module.stride, module.dilation)
-        why = refusal(module.out_channels, module.groups, module.kernel_size, steps, weight.dtype)
+        each = (module.in_channels // module.groups, module.out_channels // module.groups)
+        why = refusal(each, module.groups, module.kernel_size, steps, weight.dtype)
         return (None, f"not depthwise: {why}") if why else (target, "few channels, sliding windows")
     if module.transposed:
         return target, f"depthwise, multiplier {module.in_channels // module.groups}"

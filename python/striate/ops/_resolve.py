@@ -100,8 +100,8 @@ def resolve(
     dense = not lift and weight.shape[1] != 1
     why = _torch_reason(call, input, weight, channels)
     if dense and not why:
-        outputs = weight.shape[1] if call.kind == "transpose" else weight.shape[0]
-        refused = _sliding.refusal(outputs, groups, kernel, (stride, dilation), input.dtype, shape.out)
+        each = shape.channels[::-1] if call.kind == "transpose" else shape.channels
+        refused = _sliding.refusal(each, groups, kernel, (stride, dilation), input.dtype, shape.out)
         why = f"not depthwise: {refused}" if refused else ""
     if why:
         return Plan(False, False, "", batched, lift, groups, why, shape, "")
