@@ -25,7 +25,7 @@ parts=(
     "^(install|racecheck|initcheck|synccheck|roofline|goals-.*)$"
     "^(install|rivals|.*-bf16|.*-f32)$"
 )
-dry=0 preset=full seconds=300 wheel= only=. within=0 pack=0 part=
+dry=0 preset=full seconds=300 wheel='' only=. within=0 pack=0 part=''
 for word in "$@"; do
     case $word in
     --dry-run) dry=1 ;;
@@ -45,7 +45,7 @@ for word in "$@"; do
     esac
 done
 
-device= why=
+device='' why=''
 if [[ $dry == 1 ]]; then
     why="dry run"
 else

@@ -116,6 +116,25 @@ def test_real_numbers_stay_within_rounding(row: str) -> None:
     print(row, "worst error / bound", {name: round(ratio, 3) for name, ratio in worst.items()})
 
 
+@pytest.mark.parametrize("channels", [1, 9, 16])
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, 5, 7), (1, 14, 14)])
+@every_row
+def test_a_slice_before_or_behind_padding_is_not_met(row: str, size: tuple[int, ...], channels: int) -> None:
+    """Found by the drawn branches: planes that are read in place were read where a volume of one slice has padding."""
+    if row.startswith("slide."):
+        pytest.skip("one dimension")
+    for padding, stride in (((1, -1), 1), ((-1, 1), 1), ((1, 1), 3), ((0, 2), 3)):
+        pads = (padding, *((1, 1) for _ in size[1:]))
+        problem = Depthwise(2, channels, 1, size, (1, 3, 3), (stride, 1, 1), (1, 1, 1), pads)
+        x, w, b, g = problem.operands()
+        with forced(row):
+            got = three_passes(problem, (x, w, b, g))
+        for name, ours, true in zip(
+            ("y", "dx", "dw", "db"), got, true_passes(problem, (x, w, b, g)), strict=True
+        ):
+            assert_equal(ours, true, f"{name} of {problem} by {row}")
+
+
 @pytest.mark.parametrize("way", ["dense", "channels-last"])
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_fewer_rows_than_the_stride(rows: int, way: str) -> None:

@@ -30,7 +30,8 @@ pub fn takes(problem: &Problem, lanes: i64) -> bool {
     let [deep, rows, columns] = g.axes();
     let pass = if problem.pass == Pass::Dw { Pass::Fwd } else { problem.pass };
     let sizes = |axis: &Axis| [axis.source(pass), axis.extent(pass)];
-    let flat = sizes(deep) == [1, 1] && deep.kernel() == 1;
+    // One slice that is met: before or behind padding there is nothing to read.
+    let flat = sizes(deep) == [1, 1] && deep.kernel() == 1 && deep.pad().0 == 0;
     let narrow = sizes(columns).iter().all(|&size| size <= 2 * lanes * columns.stride())
         && sizes(columns).iter().any(|&size| size <= 2 * lanes)
         && sizes(rows).iter().all(|&size| size <= ROWS)
