@@ -104,7 +104,7 @@ class BuiltConv(torch.nn.Module):
     def _built_exactly(self) -> Tensor:
         """The kernel without autocast, whose half types builders cannot use; the convolution casts what was built."""
         where = next(self.parameters()).device.type
-        if not torch.is_autocast_enabled(where):
+        if not (torch.amp.is_autocast_available(where) and torch.is_autocast_enabled(where)):
             return self.kernel()
         with torch.autocast(where, enabled=False):
             return self.kernel()
