@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.utils import _ntuple
 
 from .. import ops
+from ..ops import _fft
 from . import conv
 
 Ints = int | Sequence[int]
@@ -35,7 +36,7 @@ def pair(value: Ints) -> tuple[int, int]:
 
 def wide(value: Tensor) -> Tensor:
     """A parameter as builders compute with it: half types have too few digits for positions, angles and frequencies."""
-    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+    return value.to(_fft.wide(value.dtype))
 
 
 class BuiltConv(torch.nn.Module):

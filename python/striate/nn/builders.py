@@ -14,6 +14,12 @@ from .. import ops
 from ._built import BuiltConv, Ints, wide
 
 
+def _lines(sizes: Sequence[int], parameter: Tensor) -> list[Tensor]:
+    """Points of [-1, 1] along every axis, as builders compute with the parameter."""
+    like = wide(parameter)
+    return [torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device) for size in sizes]
+
+
 class _SMPConv(BuiltConv):
     """Moving points: kernel[c, u] = sum_j a[c, j] max(0, 1 - |p_j - u|_1 / r_j) on the grid u of [-1, 1]^D."""
 
@@ -65,8 +71,7 @@ class _SMPConv(BuiltConv):
 
     def coordinates(self) -> Tensor:
         """``[D, *K]``: where every tap lies. In 2-D these are (x, -y): the published kernel is rotated on its grid."""
-        like = wide(self.radius)
-        lines = [torch.linspace(-1, 1, k, dtype=like.dtype, device=like.device) for k in self.kernel_size]
+        lines = _lines(self.kernel_size, self.radius)
         if self.rank == 1:
             return lines[0].unsqueeze(0)
         rows, columns = torch.meshgrid(*lines, indexing="ij")
@@ -404,8 +409,7 @@ class _ContinuousKernelConv(BuiltConv):
 
     def kernel(self) -> Tensor:
         """The dense kernel ``[O, I/g, *K]``."""
-        like = wide(self.out.weight)
-        lines = [torch.linspace(-1, 1, k, dtype=like.dtype, device=like.device) for k in self.kernel_size]
+        lines = _lines(self.kernel_size, self.out.weight)
         coordinates = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
         state = self.waves[0](coordinates)
         for index, wave in enumerate(list(self.waves)[1:]):
