@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,16 @@ def heading(here: Record, file: str) -> str:
     )
 
 
+def sheet(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> list[str]:
+    """A table in Markdown."""
+    head = list(columns)
+    return [_row(head), "|" + "---|" * len(head), *map(_row, rows)]
+
+
+def _row(cells: Iterable[object]) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
 def passes(cases: list[Record]) -> list[str]:
     """Cases of `striate bench`: one row for a problem and a number of threads, one column for a pass."""
     rows: dict[tuple[str, int], dict[str, Record]] = {}
@@ -64,13 +75,14 @@ def passes(cases: list[Record]) -> list[str]:
     return [
         "Torch's time over striate's: as called / the fastest way that was tried (striate's median time).",
         "",
-        "| problem | threads | " + " | ".join(PASSES.values()) + " |",
-        "|---|---|" + "---|" * len(PASSES),
-        *(
-            f"| `{name}` | {threads} | " + " | ".join(cell(found.get(key)) for key in PASSES) + " |"
-            for (name, threads), found in sorted(
-                rows.items(), key=lambda row: (order.index(row[0][0]), row[0][1])
-            )
+        *sheet(
+            ["problem", "threads", *PASSES.values()],
+            (
+                [f"`{name}`", threads, *(cell(found.get(key)) for key in PASSES)]
+                for (name, threads), found in sorted(
+                    rows.items(), key=lambda row: (order.index(row[0][0]), row[0][1])
+                )
+            ),
         ),
     ]
 
@@ -93,17 +105,22 @@ def contenders(cases: list[Record]) -> list[str]:
     rivals = list(dict.fromkeys(name for case in cases for name in case["times"] if name != "striate"))
     order = list(dict.fromkeys(map(name_of, cases)))
     copied = "; of `clone`, the share of its bandwidth" if COPY in rivals else ""
-    lines = [
+    return [
         f"Times over striate's: medians (fastest rounds){copied}.",
         "",
-        "| case | threads | striate | " + " | ".join(rivals) + " |",
-        "|---|---|---|" + "---|" * len(rivals),
+        *sheet(
+            ["case", "threads", "striate", *rivals],
+            (
+                [
+                    name_of(case),
+                    case["threads"],
+                    f"{case['times']['striate']['median'] * 1e3:.2f} ms",
+                    *(rival(case, name) for name in rivals),
+                ]
+                for case in sorted(cases, key=lambda case: (order.index(name_of(case)), case["threads"]))
+            ),
+        ),
     ]
-    for case in sorted(cases, key=lambda case: (order.index(name_of(case)), case["threads"])):
-        cells = " | ".join(rival(case, name) for name in rivals)
-        ours = f"{case['times']['striate']['median'] * 1e3:.2f} ms"
-        lines.append(f"| {name_of(case)} | {case['threads']} | {ours} | {cells} |")
-    return lines
 
 
 def memory(cases: list[Record]) -> list[str]:
@@ -123,11 +140,9 @@ def memory(cases: list[Record]) -> list[str]:
         "",
         "What one call adds to the memory of its process, its result included, in MB:",
         "",
-        "| case | " + " | ".join(names) + " |",
-        "|---|" + "---|" * len(names),
-        *(
-            f"| {case} | " + " | ".join(megabytes(peaks.get(name)) for name in names) + " |"
-            for case, peaks in found.items()
+        *sheet(
+            ["case", *names],
+            ([case, *(megabytes(peaks.get(name)) for name in names)] for case, peaks in found.items()),
         ),
     ]
 
@@ -140,16 +155,13 @@ def goals(records: list[Record]) -> list[str]:
         told = f"{goal['measured']:.3g}, {goal['verdict']}{note}"
         rows.setdefault((goal["case"], goal["pass"], goal["goal"]), {})[goal["threads"]] = told
     threads = sorted({goal["threads"] for goal in records})
-    return [
-        "| case | pass | goal | " + " | ".join(f"threads: {n}" for n in threads) + " |",
-        "|---|---|---|" + "---|" * len(threads),
-        *(
-            f"| `{case}` | {PASSES.get(pass_, '')} | {goal} | "
-            + " | ".join(by.get(n, "") for n in threads)
-            + " |"
+    return sheet(
+        ["case", "pass", "goal", *(f"threads: {n}" for n in threads)],
+        (
+            [f"`{case}`", PASSES.get(pass_, ""), goal, *(by.get(n, "") for n in threads)]
             for (case, pass_, goal), by in rows.items()
         ),
-    ]
+    )
 
 
 def megabytes(size: int | None) -> str:
@@ -162,9 +174,8 @@ def body(file: str, wanted: str) -> str:
     records = [json.loads(line) for line in (RECORDS / file).read_text().splitlines() if line]
     (here,) = (record for record in records if record["kind"] == "environment")
     if wanted == "goals":
-        return "\n".join(
-            [heading(here, file), "", *goals([record for record in records if record["kind"] == "goal"])]
-        )
+        verdicts = [record for record in records if record["kind"] == "goal"]
+        return "\n".join([heading(here, file), "", *goals(verdicts)])
     cases = [
         record for record in records if record["kind"] == "case" and re.fullmatch(wanted, name_of(record))
     ]
