@@ -10,7 +10,7 @@ use crate::weights::Weights;
 use std::ops::Range;
 use striate_core::{Accumulator, Sweep};
 use striate_simd::Simd;
-use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights as TapWeights};
+use striate_simd::correlate::{Ahead, Apart, Correlation, Job, Start, Weights as TapWeights};
 
 /// Where the taps of a row of the kernel exceed a tile's, padding is computed with them: so many columns must have all
 /// their taps on real positions to make up for it.
@@ -83,6 +83,8 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
     ) {
         let (phase, at) = (row % tracks[1].out_step, row / tracks[1].out_step);
         let columns = &tracks[2].sweeps;
+        let next = |rows: usize| (rows * self.out.axis[1]).min(dst.len());
+        let ahead = [Ahead::of(ahead), Ahead::of(&dst[next(1)..next(2)])];
         for (index, along) in columns.iter().enumerate() {
             let number = phase * columns.len() + index;
             let correlation = &self.correlations[number];
@@ -102,7 +104,7 @@ impl<A: Accumulator, I: Simd<A>> Interior<A, I> {
                 others: Mode::Pixels(2).clip(tracks, [0, phase, index], [0, at], correlation.others()),
                 lanes: usize::MAX,
                 live: None,
-                ahead: &ahead[ahead.len() * index / columns.len()..ahead.len() * (index + 1) / columns.len()],
+                ahead: ahead.map(|ahead| ahead.piece(index, columns.len())),
                 dst: &mut dst[along.out0 as usize * self.out.axis[2]..],
             };
             correlation.run(isa, job);

@@ -8,7 +8,7 @@ use crate::tiling::{Mode, correlation};
 use std::ops::Range;
 use striate_core::{Accumulator, Axis, Layout, Pass, Problem, Sweep};
 use striate_simd::Simd;
-use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights};
+use striate_simd::correlate::{Ahead, Apart, Correlation, Job, Start, Weights};
 use striate_simd::turn::Turn;
 
 /// Rows above which a plane is large enough for boxes, and for threads to share.
@@ -201,8 +201,9 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
     ) {
         let each = starts[self.phases.len()];
         // The next planes are likely next.
-        let next = |planes: usize| (at + planes * self.src).min(src.len());
-        let ahead = &src[next(count)..next(2 * count)];
+        let [read, written] = [(at, self.src, src.len()), (0, self.out, dst.len())]
+            .map(|(at, plane, len)| (at + count * plane).min(len)..(at + 2 * count * plane).min(len));
+        let ahead = [Ahead::of(&src[read]), Ahead::of(&dst[written])];
         for (phase, from) in self.phases.iter().zip(starts) {
             let job = Job {
                 src,
@@ -214,7 +215,7 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
                 others: 0..phase.correlation.others(),
                 lanes: usize::MAX,
                 live: None,
-                ahead: if phase.dst == 0 { ahead } else { &[] },
+                ahead: if phase.dst == 0 { ahead } else { [Ahead::NONE; 2] },
                 dst: &mut dst[phase.dst..],
             };
             phase.correlation.run(isa, job);

@@ -4,6 +4,7 @@
 //! For each band the box is filled, then one [`Correlation`] per combination of sweeps writes its positions, into
 //! the tensor where vectors may go there as they are, else into a stage that is converted and scattered afterwards.
 
+mod ahead;
 mod flush;
 pub mod placed;
 
@@ -20,8 +21,7 @@ use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
-use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights as TapWeights};
-use striate_simd::rows::prefetch;
+use striate_simd::correlate::{Ahead, Apart, Correlation, Job, Start, Weights as TapWeights};
 use striate_simd::{Convert, Simd};
 
 /// Where finished vectors go.
@@ -362,7 +362,7 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
             let count = (items.len() * width).min(self.out.channels - channel);
             let channels = Channels { along: self.lanes, count, to_box: band.to_box };
             load(self.isa, (&band.kind.frame, &cut), &self.src, channels, &source[at..], band.boxes);
-            self.ahead(at, source);
+            let read = self.next_plane(at, source);
             for item in items.clone() {
                 let channel = item * width;
                 let lanes = width.min(self.out.channels - channel);
@@ -370,13 +370,15 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                 let run =
                     Run { kind: band.kind, start: band.start, lanes, item, dst, bias: &band.packed.bias[channel..] };
                 let src = &band.boxes[(item - items.start) * band.to_box..];
+                let last = summand + 1 == summed;
+                let ahead = [read, if last { self.next_written(&run, out) } else { Ahead::NONE }];
                 if self.target == Target::Tensor {
                     let own = S::as_accumulators_mut(out).expect("chosen for types that are their own");
-                    self.correlate(&run, summand, (src, band.packed), &mut own[dst..]);
+                    self.correlate(&run, summand, (src, band.packed), ahead, &mut own[dst..]);
                     continue;
                 }
-                self.correlate(&run, summand, (src, band.packed), band.stage);
-                if summand + 1 == summed {
+                self.correlate(&run, summand, (src, band.packed), ahead, band.stage);
+                if last {
                     self.flush(&run, band.stage, out);
                 }
             }
@@ -389,23 +391,16 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
         (if self.problem.pass == Pass::Dx { g.c_in() } else { g.c_out() }) as usize
     }
 
-    /// Asks for the plane after the one at `at`, which is likely next, while this one is worked on.
-    fn ahead(&self, at: usize, source: &[S]) {
-        if self.lanes == Lanes::Width && self.src.axis[2] == 1 && self.bands.count() == 1 {
-            let next = at + self.src.channel..(at + 2 * self.src.channel).min(source.len());
-            if next.start < next.end {
-                prefetch(self.isa, &source[next]);
-            }
-        }
-    }
-
     fn correlate(
         &self,
         run: &Run<'_, S::Acc, I>,
         summand: usize,
         (src, packed): (&[S::Acc], Packed<'_, S::Acc>),
+        ahead: [Ahead; 2],
         target: &mut [S::Acc],
     ) {
+        let runs: usize = run.kind.phases.iter().map(|phase| phase.outer[0] * phase.outer[1]).sum();
+        let mut done = 0;
         for (index, phase) in run.kind.phases.iter().enumerate() {
             let taps = self.weights.of(packed.weights, run.item, summand, index);
             let lives = phase.correlation.lives();
@@ -440,10 +435,11 @@ impl<S: Scalar, I: Convert<S>> Produce<S, I> {
                         others,
                         lanes,
                         live,
-                        ahead: &[],
+                        ahead: ahead.map(|ahead| ahead.piece(done, runs)),
                         dst,
                     };
                     phase.correlation.run(self.isa, job);
+                    done += 1;
                 }
             }
         }

@@ -1,8 +1,7 @@
 //! The tiles of one run.
 
-use super::{Apart, Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
+use super::{Ahead, Apart, Chunk, Correlation, EVERY, Job, LINE, Start, Tile, Weights};
 use crate::isa::{Simd, Task};
-use crate::rows::prefetch;
 use crate::tiles::{meet, most_taps, ones, unrolled};
 use crate::turn::{Lines, Turn, spread};
 use std::ops::Range;
@@ -26,11 +25,9 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             live: job.live,
             dst: job.dst.as_mut_ptr(),
         };
-        let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead: job.ahead, share: 0 };
-        if !job.ahead.is_empty() {
-            let pieces = plan.offsets.tiles.len().max(1) * job.items;
-            items.share = job.ahead.len().div_ceil(pieces).next_multiple_of(I::LANES);
-        }
+        let pieces = plan.offsets.tiles.len().max(1) * job.items;
+        let ahead = job.ahead.map(|ahead| (ahead, ahead.bytes.div_ceil(pieces).next_multiple_of(LINE)));
+        let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead };
         for (number, tile) in plan.offsets.tiles.iter().enumerate() {
             // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
             unsafe {
@@ -64,9 +61,8 @@ struct Items<'a, A> {
     count: usize,
     apart: Apart,
     start: Start<'a, A>,
-    /// What is to be asked for, and how much of it with every item of a tile.
-    ahead: &'a [A],
-    share: usize,
+    /// What is to be asked for, and how many bytes of it with every item of a tile.
+    ahead: [(Ahead, usize); 2],
 }
 
 /// What a chunk of taps meets in a tile.
@@ -120,10 +116,8 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         let first = chunks.first().map(|chunk| self.met::<VECTOR>((number, tile), chunk));
         let turns = self.plan.offsets.turn != Turn::None;
         for item in 0..items.count {
-            if !items.ahead.is_empty() {
-                let (soon, later) = items.ahead.split_at(items.share.min(items.ahead.len()));
-                prefetch(isa, soon);
-                items.ahead = later;
+            for (ahead, share) in &mut items.ahead {
+                ahead.ask(isa, *share);
             }
             let shift = (item * items.apart.src, item * items.apart.weights);
             let to = item * items.apart.dst;
