@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..ops import branches as _branches
 from ._built import Ints, filled, pair, sizes
+from ._normed import unhooked
 from .conv import Conv1d, Conv2d, Conv3d
 
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
@@ -156,10 +157,9 @@ def side_by_side(input: Tensor, convs: Sequence[Any], form: str = "each") -> tup
 
 
 def _keeps_size(conv: Any) -> bool:
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
         type(conv) is Conv2d
-        and not any(getattr(conv, name) for name in hooks)
+        and unhooked(conv)
         and conv.stride == (1, 1)
         and conv.groups == conv.in_channels == conv.out_channels
         and conv.padding_mode == "zeros"
