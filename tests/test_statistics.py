@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from typing import Any
 
 import pytest
@@ -91,6 +92,24 @@ def test_maps_are_exact_and_statistics_within_rounding(dtype: torch.dtype, shape
 def test_lines_and_volumes(dtype: torch.dtype) -> None:
     check(*drawn((2, 3, 700), ((64,), (5,)), dtype), seed=2)
     check(*drawn((2, 3, 5, 6, 9), ((3, 1, 3),), dtype), seed=2)
+
+
+def test_every_ending_is_among_them() -> None:
+    """Direct, and Toeplitz rows along rows, along columns and along the one line of a signal."""
+    ends = set()
+    for call in (drawn((1, 3, 13, 17), STRIPS, BF16), drawn((2, 3, 700), ((64,), (5,)), BF16)):
+        *steps, last = request(*call)[0]["launches"]
+        assert "merge_moments" in last["source"] and all("WithMoments" in step["source"] for step in steps)
+        found = [re.search(r" (mode|reg) = \d", step["source"]) for step in steps]
+        ends |= {match[0] for match in found if match is not None}
+    assert ends == {" mode = 0", " mode = 1", " mode = 2", " reg = 1", " reg = 2"}
+
+
+def test_planes_of_few_positions() -> None:
+    """Several channels to a warp, and blocks with more threads than channels have results."""
+    for shape in ((2, 5, 3, 3), (3, 37, 2, 1), (1, 1, 1, 2)):
+        for dtype in (F32, F16):
+            check(*drawn(shape, STRIPS, dtype), seed=3)
 
 
 def test_large_planes_and_many_samples() -> None:
