@@ -225,7 +225,7 @@ def test_norms_are_torchs(options: dict[str, Any], found: list[int]) -> None:
         pairs = []
         for kept in (mine, theirs):
             if kept is mine:
-                made = _normed.normed(x, branches, kept)
+                made = _normed.normed_branches(x, branches, kept)
             else:
                 made = tuple(norm(y) for norm, y in zip(kept, ops.each(x, branches), strict=True))
             parameters = [part for norm in kept for part in norm.parameters()]
@@ -257,13 +257,26 @@ def test_gradients_know_that_statistics_are_of_the_map() -> None:
     assert torch.autograd.gradgradcheck(run, (y, weight, bias))
 
 
-@pytest.mark.parametrize("dtype", [F32, BF16, F16], ids=str)
-def test_a_layer_trains_the_same(dtype: torch.dtype, found: list[int], own_rows: EmulatedCuda) -> None:
+LAYERS = {
+    "shiftwise": lambda: nn.ShiftwiseConv2d(3, 13, n_rep=2),
+    "slak": lambda: nn.SLaKConv2d(3, 13, 3),
+    "replk": lambda: nn.RepLKBlockConv2d(3, 13),
+    "dilated": lambda: nn.DilatedReparamConv2d(3, 7),
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [
+    ("shiftwise", F32), ("shiftwise", BF16), ("shiftwise", F16), ("slak", BF16), ("replk", F32), ("dilated", F32),
+], ids=str)  # fmt: skip
+def test_a_layer_trains_the_same(
+    name: str, dtype: torch.dtype, found: list[int], own_rows: EmulatedCuda
+) -> None:
     """The kernels, run on the host, below a whole layer; the other layer's BatchNorms read its maps."""
     torch.manual_seed(0)
-    layer = nn.ShiftwiseConv2d(3, 13, n_rep=2, dtype=dtype)
+    layer = LAYERS[name]().to(dtype)
     other = copy.deepcopy(layer)
-    other.bn_small.register_forward_hook(lambda *_: None)  # a module that has one is called
+    *_, last = (module for module in other.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    last.register_forward_hook(lambda *_: None)  # a module that has one is called
     x = torch.randn(3, 3, 11, 14).to(dtype)
     made = []
     for model in (layer, other):

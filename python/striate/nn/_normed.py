@@ -18,7 +18,7 @@ def unhooked(module: torch.nn.Module) -> bool:
     return not any(getattr(module, name) for name in _HOOKS)
 
 
-def normed(
+def normed_branches(
     x: Tensor, branches: Sequence[_branches.Branch], norms: Sequence[Any], grain: int = 0
 ) -> tuple[Tensor, ...]:
     """What every norm makes of the result of its branch; None leaves it as it is.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops.shiftwise import Permutations, branches_of, shiftwise_permutations, shiftwise_strips
-from ._normed import normed
+from ._normed import normed_branches
 from .conv import Conv2d
 from .reparam import CrossConv2d, fold_norm
 
@@ -114,7 +114,7 @@ class ShiftwiseConv2d(torch.nn.Module):
             return merged
         branches = branches_of(input, self.weights(), self.big_kernel, self.permutations)
         norms = (self.bn_lora1, self.bn_lora2, self.bn_small)
-        wide, tall, square = normed(input, branches, norms, self.small_kernel if self.sparse else 0)
+        wide, tall, square = normed_branches(input, branches, norms, self.small_kernel if self.sparse else 0)
         total: Tensor = wide + tall + square + input
         return total
 
