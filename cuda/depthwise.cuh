@@ -18,7 +18,7 @@
 
 #include "axis.cuh"
 #include "scalar.cuh"
-#include "tile.cuh"
+#include "statistics.cuh"
 
 namespace striate {
 
@@ -94,6 +94,7 @@ struct Derived {
 
 template <int SWEEPS>
 struct ProduceArgs {
+    static constexpr bool moments = false;
     const void* source;
     const void* weight;
     const void* bias;
@@ -105,6 +106,25 @@ struct ProduceArgs {
     i64 sweep_counts[3], tile_counts[3];
     Sweep sweeps[3][SWEEPS];
 };
+
+// Leaves the moments of the block's results of every channel behind, in memory order NCHW and with one sweep.
+template <class K, class Args, class Inside>
+STRIATE_DEVICE void produced_moments(const Args& args, const typename Derived<K>::Acc (&sums)[K::r], int count,
+                                     const Inside& inside) {
+    using T = typename K::T;
+    using Acc = typename Derived<K>::Acc;
+    constexpr int group = K::n1 * K::n2;
+    unsigned rest = blockIdx.x;
+    const i64 tiles = args.tile_counts[0] * args.tile_counts[1] * args.tile_counts[2];
+    const int tile = peel(rest, tiles), channel = peel(rest, args.channel_blocks) * K::planes + threadIdx.x / group;
+    Moments<Acc>* to = nullptr;
+    if (channel < args.channels) to = static_cast<Moments<Acc>*>(args.parts) + channel * args.slots + rest * tiles + tile;
+    write_moments<Acc>(to, count, group, [&](const auto& visit) {
+#pragma unroll
+        for (int r = 0; r < K::r; ++r)
+            if (inside(r)) visit(Scalar<T>::widen(Scalar<T>::narrow(sums[r])));
+    });
+}
 
 // Weights of a chunk of taps, per plane those along the register axis side by side; beyond the last tap nothing is
 // read.
@@ -199,6 +219,12 @@ STRIATE_DEVICE void depthwise_produce(const Args& args) {
         }
     }
 
+    if constexpr (Args::moments) {
+        const int left1 = int(a1.outs) - first1, left2 = int(a2.outs) - first2;
+        produced_moments<K>(args, sums, at_most(o1, left1) * at_most(o2, left2), [&](int r) {
+            return pos1 + (V::rows ? r : 0) < left1 && pos2 + (V::rows ? 0 : r) < left2;
+        });
+    }
     T* const out = static_cast<T*>(args.out) + sample * args.to.batch_step + i64(channel) * args.to.channel_step;
     const i64 p0 = a0.out0 + j0 * a0.out_step;
     const auto store = [&](int plane, int q1, int q2, Acc value) {

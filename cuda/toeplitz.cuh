@@ -27,11 +27,13 @@
 #pragma once
 
 #include "axis.cuh"
+#include "statistics.cuh"
 #include "window.cuh"
 
 namespace striate {
 
 struct ToeplitzArgs {
+    static constexpr bool moments = false;
     const void* source;
     const void* weight;
     const void* bias;
@@ -179,8 +181,36 @@ STRIATE_DEVICE void toeplitz_stage(typename K::T* stage, const float (&sums)[K::
         }
 }
 
-template <class K>
-STRIATE_DEVICE void toeplitz_produce(const ToeplitzArgs& args) {
+// Leaves the moments of the block's results behind. A warp's row holds results along a line, those of no line none.
+template <class K, class Args>
+STRIATE_DEVICE void toeplitz_moments(const Args& args, const ToeplitzTile& tile, int images,
+                                     const float (&sums)[K::tiles][4]) {
+    using T = typename K::T;
+    constexpr int width = 8 * K::tiles;
+    const int left = int(args.along.outs) - tile.along, lines = int(args.lines);
+    const int there = int(least(args.lines, args.across.outs - tile.across));
+    const int first = warp_index() * 16 + lane_index() / 4, pair = lane_index() % 4 * 2;
+    int lefts[2];
+    for (int half = 0; half < 2; ++half) {
+        const int row = first + 8 * half;
+        if constexpr (K::mode == 2)
+            lefts[half] = left - row * width - pair;
+        else
+            lefts[half] = row / lines < images && row % lines < there ? left - pair : 0;
+    }
+    const int count = K::mode == 2 ? int(least(left, int(blockDim.x) / WARP * 16 * width))
+                                   : images * there * int(least(left, width));
+    write_moments<float>(static_cast<Moments<float>*>(args.parts) + blockIdx.x, count, blockDim.x, [&](const auto& visit) {
+#pragma unroll
+        for (int n = 0; n < K::tiles; ++n)
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                if (8 * n + i % 2 < lefts[i / 2]) visit(Scalar<T>::widen(Scalar<T>::narrow(sums[n][i])));
+    });
+}
+
+template <class K, class Args>
+STRIATE_DEVICE void toeplitz_produce(const Args& args) {
     using T = typename K::T;
     constexpr int width = 8 * K::tiles;
     const int warps = int(blockDim.x) / WARP, rows = 16 * warps;
@@ -242,6 +272,7 @@ STRIATE_DEVICE void toeplitz_produce(const ToeplitzArgs& args) {
             toeplitz_products<K>(sums, begin + t * int(args.across.reach_step) * pitch + 8 * h,
                                  own_taps + 2 * t * args.copy + 2 * int(sizeof(T)) * h);
 
+    if constexpr (Args::moments) toeplitz_moments<K>(args, tile, images, sums);
     sync_block();
     constexpr int along_pitch = 8 * (K::tiles | 1);
     T* const stage = reinterpret_cast<T*>(bytes);

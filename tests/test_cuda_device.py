@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -134,6 +135,31 @@ def test_sample_of_delays() -> None:
         for device in ("cuda", "cpu")
     ]
     torch.testing.assert_close(*made, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16], ids=str)
+def test_sample_of_statistics(dtype: torch.dtype) -> None:
+    """A layer whose launches find them trains as one whose BatchNorms read the maps."""
+    torch.manual_seed(0)
+    layer = striate.nn.ShiftwiseConv2d(16, 13, dtype=dtype, device="cuda")
+    other = copy.deepcopy(layer)
+    other.bn_small.register_forward_hook(lambda *_: None)
+    x = torch.randn(3, 16, 19, 21).to("cuda", dtype)
+    lines = [
+        explained.problem or ""
+        for explained in (striate.explain(copy.deepcopy(m), x) for m in (layer, other))
+    ]
+    assert ["statistics=1" in line for line in lines] == [True, False]
+    made = []
+    for model in (layer, other):
+        y = model(x)
+        y.float().square().mean().backward()
+        made.append(
+            [t.detach().double() for t in (y, *(p.grad for p in model.parameters()), *model.buffers())]
+        )
+    step = 1e-4 if dtype == F32 else 2.0**-6
+    for got, want in zip(*made, strict=True):
+        assert (got - want).abs().max() <= step * max(float(want.abs().max()), 1)
 
 
 def test_samples_run_every_row() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..ops import branches as _branches
 from ._built import Ints, filled, pair, sizes
+from ._normed import normed_branches, unhooked
 from .conv import Conv1d, Conv2d, Conv3d
 
 _CONVOLUTIONS = (torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
@@ -140,26 +141,36 @@ def normed(conv: Conv2d) -> torch.nn.Sequential:
     return torch.nn.Sequential(OrderedDict(conv=conv, bn=torch.nn.BatchNorm2d(conv.out_channels)))
 
 
-def side_by_side(input: Tensor, convs: Sequence[Any], form: str = "each") -> tuple[Tensor, ...]:
-    """Depthwise convolutions that keep the size of maps, in one pass over their input where nothing is hooked in.
+def _as_branches(convs: Sequence[Any]) -> list[_branches.Branch] | None:
+    """Depthwise convolutions that keep the size of maps, for one pass over their input; None where one is not."""
+    if not all(_keeps_size(conv) for conv in convs):
+        return None
+    return [_branches.Branch(conv.weight, conv.bias, conv.padding, conv.dilation) for conv in convs]
 
-    ``each`` convolution sees every channel, or they ``split`` the channels and leave those before theirs as they are.
-    """
-    if all(_keeps_size(conv) for conv in convs):
-        branches = [_branches.Branch(conv.weight, conv.bias, conv.padding, conv.dilation) for conv in convs]
-        return _branches.each(input, branches) if form == "each" else (_branches.split(input, branches),)
-    if form == "each":
-        return tuple(conv(input) for conv in convs)
+
+def _split(input: Tensor, convs: Sequence[Any]) -> Tensor:
+    """Each convolution on its share of the channels, in order; those before them stay as they are."""
+    branches = _as_branches(convs)
+    if branches is not None:
+        return _branches.split(input, branches)
     counts = [conv.in_channels for conv in convs]
     same, *parts = input.split([input.shape[1] - sum(counts), *counts], 1)
-    return (torch.cat((same, *(conv(part) for conv, part in zip(convs, parts, strict=True))), 1),)
+    return torch.cat((same, *(conv(part) for conv, part in zip(convs, parts, strict=True))), 1)
+
+
+def _normed_sum(input: Tensor, pairs: Sequence[tuple[Any, Any]]) -> Tensor:
+    """The sum of what BatchNorms make of convolutions, given as pairs, that see every channel."""
+    convs, norms = zip(*pairs, strict=True)
+    branches = _as_branches(convs)
+    if branches is not None:
+        return _added(normed_branches(input, branches, norms))
+    return _added(norm(conv(input)) for conv, norm in pairs)
 
 
 def _keeps_size(conv: Any) -> bool:
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
         type(conv) is Conv2d
-        and not any(getattr(conv, name) for name in hooks)
+        and unhooked(conv)
         and conv.stride == (1, 1)
         and conv.groups == conv.in_channels == conv.out_channels
         and conv.padding_mode == "zeros"
@@ -200,12 +211,6 @@ def _added(terms: Iterable[Tensor]) -> Tensor:
     return sum(others, first)
 
 
-def _normed_sum(input: Tensor, branches: Sequence[Any]) -> Tensor:
-    """The sum of some pairs of a convolution and a BatchNorm."""
-    results = side_by_side(input, [branch.conv for branch in branches])
-    return _added(branch.bn(y) for branch, y in zip(branches, results, strict=True))
-
-
 class RepLKBlockConv2d(torch.nn.Module):
     """A large depthwise kernel and a small one beside it, each with a BatchNorm, added.
 
@@ -235,7 +240,7 @@ class RepLKBlockConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size, at stride 1."""
-        return _normed_sum(input, self._branches())
+        return _normed_sum(input, [(branch.conv, branch.bn) for branch in self._branches()])
 
     def _branches(self) -> list[Any]:
         return [self.lkb_origin, *([] if self.small_conv is None else [self.small_conv])]
@@ -286,8 +291,7 @@ class DilatedReparamConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        convs, norms = zip(*self._pairs(), strict=True)
-        return _added(norm(y) for norm, y in zip(norms, side_by_side(input, convs), strict=True))
+        return _normed_sum(input, self._pairs())
 
     def merged(self) -> torch.nn.Module:
         """One depthwise convolution."""
@@ -356,7 +360,8 @@ class SLaKConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        return _normed_sum(input, [self.LoRA1, self.LoRA2, self.small_conv])
+        branches: list[Any] = [self.LoRA1, self.LoRA2, self.small_conv]
+        return _normed_sum(input, [(branch.conv, branch.bn) for branch in branches])
 
     def merged(self) -> torch.nn.Module:
         """Two strips; the small kernel is part of the tall one."""
@@ -416,4 +421,4 @@ class InceptionDWConv2d(torch.nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """``[N, C, H, W]`` to the same size."""
-        return side_by_side(input, (self.dwconv_hw, self.dwconv_w, self.dwconv_h), "split")[0]
+        return _split(input, (self.dwconv_hw, self.dwconv_w, self.dwconv_h))

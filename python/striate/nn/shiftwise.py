@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.shiftwise import Permutations, shiftwise_conv2d, shiftwise_permutations, shiftwise_strips
+from ..ops.shiftwise import Permutations, branches_of, shiftwise_permutations, shiftwise_strips
+from ._normed import normed_branches
 from .conv import Conv2d
 from .reparam import CrossConv2d, fold_norm
 
@@ -111,15 +112,9 @@ class ShiftwiseConv2d(torch.nn.Module):
         if self.cross is not None:
             merged: Tensor = self.cross(input)
             return merged
-        sums = shiftwise_conv2d(
-            input,
-            self.weights(),
-            big_kernel=self.big_kernel,
-            permutations=self.permutations,
-            sparse=self.sparse,
-        )
+        branches = branches_of(input, self.weights(), self.big_kernel, self.permutations)
         norms = (self.bn_lora1, self.bn_lora2, self.bn_small)
-        wide, tall, square = (y if norm is None else norm(y) for y, norm in zip(sums, norms, strict=True))
+        wide, tall, square = normed_branches(input, branches, norms, self.small_kernel if self.sparse else 0)
         total: Tensor = wide + tall + square + input
         return total
 

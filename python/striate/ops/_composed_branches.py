@@ -94,6 +94,21 @@ def forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *give
     return [y.to(x.dtype) for y in made]
 
 
+def forward_with_statistics(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], low: Ints, dilation: Ints, grain: int
+) -> list[Tensor]:
+    """The results, each by itself, then their :func:`statistics`."""
+    maps = forward(x, weights, biases, low, dilation, "each", grain)
+    return [*maps, statistics(maps)]
+
+
+def statistics(maps: Sequence[Tensor]) -> Tensor:
+    """Means and biased variances of B maps ``[N, C, ...]``, as ``[2, B, C]`` in the type of sums."""
+    axes = [0, *range(2, maps[0].dim())]
+    found = [torch.var_mean(_wide(y), axes, correction=0) for y in maps]
+    return torch.stack([torch.stack([mean for _, mean in found]), torch.stack([var for var, _ in found])])
+
+
 def _backward(grad: Tensor, source: Tensor, part: _Part, by_input: bool) -> Tensor:
     rank = len(part.low)
     none = [0] * rank

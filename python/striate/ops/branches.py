@@ -59,6 +59,53 @@ def each(x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor,
     return _run("each", x, branches, grain)
 
 
+def each_with_statistics(
+    x: Tensor, branches: Sequence[Branch], grain: int = 0
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The results of :func:`each`, and statistics of theirs.
+
+    These are ``[2, B, C]`` in the type of sums, float32 for half types: of every channel of every branch the mean and
+    the biased variance over samples and positions, of the numbers as they are rounded. The launches of CUDA rows find
+    them while results are in registers; everywhere else they are read from memory. They carry no gradient.
+    """
+    if not _together("each", x, branches):
+        maps = _apart("each", x, branches)
+        return maps, _composed_branches.statistics([y.detach() for y in maps])
+    statics, parameters = _statics("each", x, branches, grain)
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(x, *parameters):
+        *made, found = _Measured.apply(statics, x, *parameters)
+        return tuple(made), found
+    *made, found = _measure(x, statics, parameters)
+    return tuple(made), found
+
+
+def finds_statistics(x: Tensor, branches: Sequence[Branch]) -> bool:
+    """Whether a row is asked for them, so that nothing reads the results again."""
+    return x.is_cuda and _cuda.own_rows() and _together("each", x, branches)
+
+
+class Moments(NamedTuple):
+    """What a BatchNorm knows of its input in training: all ``[C]``, in the type of sums."""
+
+    mean: Tensor
+    variance: Tensor
+    """biased"""
+    scale: Tensor
+    """1 / sqrt(variance + eps)"""
+    eps: float
+
+
+def normalised(y: Tensor, moments: Moments, weight: Maybe, bias: Maybe) -> Tensor:
+    """What a BatchNorm makes of y ``[N, C, ...]`` in training, given the moments of y.
+
+    Gradients, of any order, are those of the BatchNorm: they know that the statistics are y's (Ioffe and Szegedy:
+    Batch Normalization, arXiv 1502.03167, algorithm 1).
+    """
+    weight, bias = (None if given is None else given.to(moments.mean.dtype) for given in (weight, bias))
+    made: Tensor = _Normalised.apply(y, weight, bias, *moments)
+    return made
+
+
 def total(x: Tensor, branches: Sequence[Branch], grain: int = 0) -> Tensor:
     """The sum of the results of :func:`each`."""
     return _run("sum", x, branches, grain)[0]
@@ -76,18 +123,23 @@ _NARROW = 32
 def _run(form: str, x: Tensor, branches: Sequence[Branch], grain: int = 0) -> tuple[Tensor, ...]:
     if not _together(form, x, branches):
         return _apart(form, x, branches)
+    statics, parameters = _statics(form, x, branches, grain)
+    if torch.is_grad_enabled() and torch._C._any_requires_grad(x, *parameters):
+        made: tuple[Tensor, ...] = _Branches.apply(statics, x, *parameters)
+        return made
+    count = len(branches)
+    return tuple(_forward(x, parameters[:count], parameters[count:], *statics))
+
+
+def _statics(form: str, x: Tensor, branches: Sequence[Branch], grain: int) -> tuple[Statics, tuple[Any, ...]]:
+    """What is no parameter, then the weights and the biases."""
     statics = Statics(
         low=[part for branch in branches for part in branch.low],
         dilation=[part for branch in branches for part in branch.dilation],
         form=form,
         grain=grain if x.shape[-1] > _NARROW else 0,
     )
-    parameters = (*(branch.weight for branch in branches), *(branch.bias for branch in branches))
-    if torch.is_grad_enabled() and torch._C._any_requires_grad(x, *parameters):
-        made: tuple[Tensor, ...] = _Branches.apply(statics, x, *parameters)
-        return made
-    count = len(branches)
-    return tuple(_forward(x, parameters[:count], parameters[count:], *statics))
+    return statics, (*(branch.weight for branch in branches), *(branch.bias for branch in branches))
 
 
 def _together(form: str, x: Tensor, branches: Sequence[Branch]) -> bool:
@@ -167,6 +219,45 @@ class _Branches(torch.autograd.Function):
         return (None, dx, *found)
 
 
+def _measure(x: Tensor, statics: Statics, parameters: Sequence[Any]) -> list[Tensor]:
+    low, dilation, _, grain = statics
+    count = len(parameters) // 2
+    made: list[Tensor] = _with_statistics(x, parameters[:count], parameters[count:], low, dilation, grain)
+    return made
+
+
+class _Measured(_Branches):
+    @staticmethod
+    def forward(ctx: Any, statics: Statics, x: Tensor, *parameters: Any) -> Any:
+        ctx.save_for_backward(x, *parameters)
+        ctx.statics = statics
+        made = _measure(x, statics, parameters)
+        ctx.mark_non_differentiable(made[-1])
+        return tuple(made)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        return _Branches.backward(ctx, *grads[:-1])
+
+
+class _Normalised(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, weight: Maybe, bias: Maybe, *moments: Any) -> Tensor:
+        mean, variance, scale, eps = moments
+        ctx.save_for_backward(y, weight, mean, scale)
+        ctx.eps = eps
+        return torch.native_batch_norm(y, weight, bias, mean, variance, False, 0.0, eps)[0]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        y, weight, mean, scale = ctx.saved_tensors
+        # As after a forward pass that found mean and scale itself.
+        found = torch.ops.aten.native_batch_norm_backward(
+            grads[0], y, weight, None, None, mean, scale, True, ctx.eps, ctx.needs_input_grad[:3]
+        )
+        return (*found, None, None, None, None)
+
+
 def _again(x: Tensor, parameters: Sequence[Maybe], ctx: Any, grads: Sequence[Tensor]) -> list[Maybe]:
     """Gradients that can be differentiated: those of the convolutions one after the other."""
     count = len(parameters) // 2
@@ -217,6 +308,31 @@ def _fake_forward(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe],
     return [x.new_empty(x.shape) for _ in range(ends)]
 
 
+def _given(given: Sequence[Any]) -> Statics:
+    """Of a call that asks for statistics, which has one form."""
+    low, dilation, grain = given
+    return Statics(low, dilation, "each", grain)
+
+
+def _statistics_request(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any
+) -> Request:
+    op, settings, operands, _ = _request(x, weights, biases, *_given(given))
+    return op, settings + " statistics=1", operands, _fake_statistics(x, weights)
+
+
+def _cpu_statistics(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any
+) -> list[Tensor]:
+    maps = _cpu_forward(x, weights, biases, *_given(given))
+    return [*maps, _composed_branches.statistics(maps)]
+
+
+def _fake_statistics(x: Tensor, weights: Sequence[Tensor], *_: Any) -> list[Tensor]:
+    kind = torch.float32 if x.dtype in _HALVES else x.dtype
+    return [x.new_empty(x.shape) for _ in weights] + [x.new_empty((2, len(weights), x.shape[1]), dtype=kind)]
+
+
 def _input_request(grads: Sequence[Tensor], weights: Sequence[Tensor], *given: Any) -> Request:
     operands = (*map(dense, grads), *map(dense, weights))
     return "branches", _settings("dx", Statics(*given), grads[0]), operands, _fake_grad_input(grads)
@@ -263,6 +379,16 @@ _family.define(
     lambda x, weights, *_, **__: _flops(x, weights),
 )
 _family.define(
+    "branches_statistics",
+    "(Tensor x, Tensor[] weights, Tensor?[] biases, int[] low, int[] dilation, int grain) -> Tensor[]",
+    _fake_statistics,
+    {
+        "CPU": _cpu_statistics,
+        "CUDA": _cuda.row_or(_statistics_request, _composed_branches.forward_with_statistics),
+    },
+    lambda x, weights, *_, **__: _flops(x, weights),
+)
+_family.define(
     "branches_grad_input",
     f"(Tensor[] grads, Tensor[] weights, {_AXES}, int grain) -> Tensor",
     _fake_grad_input,
@@ -280,5 +406,6 @@ _family.define(
     lambda grads, x, weights, *_, **__: _flops(x, weights),
 )
 _forward = torch.ops.striate.branches.default
+_with_statistics = torch.ops.striate.branches_statistics.default
 _grad_input = torch.ops.striate.branches_grad_input.default
 _grad_weight = torch.ops.striate.branches_grad_weight.default

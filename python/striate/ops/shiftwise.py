@@ -117,10 +117,17 @@ def shiftwise_conv2d(
         RuntimeError: shapes that do not fit each other.
         ValueError: a big_kernel smaller than the small one.
     """
-    _check(x, weights, big_kernel, permutations)
-    branches = strips(shiftwise_strips(weights, permutations), big_kernel)
+    branches = branches_of(x, weights, big_kernel, permutations)
     wide, tall, square = _branches.each(x, branches, weights.shape[-1] if sparse else 0)
     return wide, tall, square
+
+
+def branches_of(
+    x: Tensor, weights: Tensor, big_kernel: int, permutations: Permutations
+) -> tuple[_branches.Branch, _branches.Branch, _branches.Branch]:
+    """The branches whose results :func:`shiftwise_conv2d` returns for these arguments, which are checked."""
+    _check(x, weights, big_kernel, permutations)
+    return strips(shiftwise_strips(weights, permutations), big_kernel)
 
 
 def _check(x: Tensor, weights: Tensor, big_kernel: int, permutations: Permutations) -> None:

@@ -5,7 +5,8 @@
 //! first position, and of `dilation`, and one `grain`: 0, or the size of the blocks of taps along every axis of which
 //! many are zero and to be left out. Strides are 1 and every branch keeps the size of the maps. Of B branches
 //!
-//! * a forward pass reads x, B weights `[c, 1, k...]` and B biases (or none) and writes the results,
+//! * a forward pass reads x, B weights `[c, 1, k...]` and B biases (or none) and writes the results and, of the form
+//!   `each` with `statistics=1`, their means and biased variances by channel, `[2, B, c]` in the type of sums,
 //! * an input gradient reads the gradients of the results and the B weights and writes the gradient of x,
 //! * a weight gradient reads the gradients of the results and x and writes B weight gradients and, where there are
 //!   twice as many results, B bias gradients.
@@ -58,6 +59,8 @@ pub struct Branches {
     pub biases: bool,
     /// Size of blocks of taps of which many are zero, if any.
     pub grain: Option<usize>,
+    /// Whether means and variances of the results are asked for.
+    pub statistics: bool,
 }
 
 fn demand(holds: bool, why: impl FnOnce() -> Why) -> Result<(), Why> {
@@ -98,6 +101,7 @@ impl Branches {
             branches: Vec::new(),
             grain: usize::try_from(settings.integer("grain")?).ok().filter(|&grain| grain > 0),
             biases: pass == Pass::Dw && request.results.len() == 2 * (entries / rank),
+            statistics: settings.integer("statistics").unwrap_or(0) != 0,
         };
         let weights = made.tensors(request, entries / rank)?;
         let taken: usize = weights.iter().map(|weight| weight.sizes().first().copied().unwrap_or(0)).sum();
@@ -128,6 +132,13 @@ impl Branches {
             Pass::Dw => (operands(0, ends + 1).collect(), results(0, count).collect()),
         };
         let map = request.operand(0)?;
+        if self.statistics {
+            let (found, type_of_sums) = (request.result(ends)?, self.dtype.accumulator());
+            let right = self.pass == Pass::Fwd && self.form == Form::Each && found.dtype == type_of_sums;
+            demand(right && found.sizes() == [2, count, self.channels], || {
+                format!("statistics: expected form each, pass fwd and [2, branches, channels], got {found}")
+            })?;
+        }
         for found in maps {
             let found = found?;
             demand(found.sizes() == map.sizes() && found.dtype == map.dtype, || {

@@ -31,6 +31,9 @@ fn supports(request: &Request<'_>) -> Result<(), Why> {
     if of.batch * of.channels * of.plane == 0 {
         return Err("takes tensors with elements".into());
     }
+    if of.statistics {
+        return Err("finds no statistics".into());
+    }
     if adds(&of) && of.dtype != of.dtype.accumulator() {
         return Err(format!("adds results in f32 or f64, got {}", of.dtype.name()));
     }

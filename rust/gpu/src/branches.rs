@@ -1,5 +1,5 @@
 //! Depthwise convolutions side by side: every branch by the row that a convolution of its own would get, on one stream,
-//! and cuda/branches.cuh for their sums.
+//! cuda/branches.cuh for their sums, and cuda/statistics.cuh where means and variances of results are asked for.
 //!
 //! What it costs, worked out and not run on a device: 8 x 96 maps of 56 x 56 in bfloat16 are 4.8 MB. Strips of 5 x 51
 //! and 51 x 5 and a square of 5 x 5 write three of them and read one, 19.3 MB or 4.5e-6 s of an H200 at 4.3 TB/s:
@@ -10,6 +10,7 @@
 
 use crate::depthwise::{ceil_div, scalar};
 use crate::placed::Placed;
+use crate::statistics;
 use crate::table::{compile, rows};
 use striate_core::branches::{Branches, Form};
 use striate_core::recipe::{Unit, values};
@@ -75,6 +76,7 @@ impl Plan {
         let summed = branched > 1 && adds;
         let step = (count * branches.dtype.size()).next_multiple_of(CUT);
         let mut made = Recipe { launches: Vec::new(), workspace: if summed { branched * step } else { 0 } };
+        let mut moments = Vec::new();
         for (index, (branch, row)) in branches.branches.iter().zip(&self.rows).enumerate() {
             let from = if ends == 1 { 0 } else { index };
             let operand = |number: usize| match (branches.pass, number) {
@@ -94,8 +96,11 @@ impl Plan {
                 _ => Word::Result(index),
             };
             let maps = if branches.pass == Pass::Dw { 2 } else { 1 };
-            let placed = Placed::among(&branch.problem, branches.channels);
-            append(&mut made, compile(row, &placed), &|word| match word {
+            let mut placed = Placed::among(&branch.problem, branches.channels);
+            placed.moments = branches.statistics;
+            let compiled = compile(row, &placed);
+            moments.push((made.workspace, compiled.workspace));
+            append(&mut made, compiled, &|word| match word {
                 Word::Operand(number) => match operand(number) {
                     Some(place) if number < maps => Word::OperandAt(place, first),
                     Some(place) if request.operands.get(place).is_some_and(Option::is_some) => Word::Operand(place),
@@ -115,6 +120,10 @@ impl Plan {
         }
         if summed {
             made.launches.push(self.sum_maps(step));
+        }
+        if branches.statistics {
+            let to = Word::Result(ends);
+            made.launches.push(statistics::merge(branches.dtype.accumulator(), branches.channels, &moments, to));
         }
         made
     }

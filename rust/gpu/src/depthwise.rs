@@ -216,15 +216,18 @@ fn produce(problem: &Placed<'_>) -> Recipe {
         _ => (g.groups(), 1, g.c_out()),
     };
     let portions = g.axes().each_ref().map(|axis| Sweeps::portions(axis, problem.pass));
-    let mut launches = Vec::new();
+    let mut made = Recipe::default();
     for a0 in &portions[0] {
         for a1 in &portions[1] {
             for a2 in &portions[2] {
-                launches.push(produce_portion(problem, (channels, spread, joins), [a0, a1, a2], last));
+                let part = produce_portion(problem, (channels, spread, joins), [a0, a1, a2], last);
+                made.launches.extend(part.launches);
+                // Of the moments of a forward pass, which is one portion.
+                made.workspace = part.workspace;
             }
         }
     }
-    Recipe { launches, workspace: 0 }
+    made
 }
 
 fn produce_portion(
@@ -232,7 +235,7 @@ fn produce_portion(
     (channels, spread, joins): (i64, i64, i64),
     sweeps: [&Sweeps; 3],
     last: bool,
-) -> Launch {
+) -> Recipe {
     let [a0, a1, a2] = sweeps;
     let cut = Cut::new(last, channels, a1, a2);
     let g = &problem.geometry;
@@ -250,10 +253,12 @@ fn produce_portion(
     for sweeps in sweeps {
         words.extend(values(sweeps.words(most)));
     }
+    let slots = g.batch() * tiles.iter().product::<i64>();
+    words.extend(problem.moment_words(slots));
     let [(s1, d1), (s2, d2)] = cut.steps;
     let unit = Unit {
         header: "depthwise.cuh",
-        arguments: &format!("ProduceArgs<{most}>"),
+        arguments: &problem.arguments(&format!("ProduceArgs<{most}>")),
         function: "depthwise_produce<K>",
         types: &[("T", scalar(problem.dtype)), ("W", scalar(problem.weight_dtype))],
         constants: &[
@@ -274,13 +279,14 @@ fn produce_portion(
     let block = cut.threads() as u32;
     let sweeps: i64 = sweeps.iter().map(|sweeps| sweeps.len() as i64).product();
     let grid = (sweeps * tiles.iter().product::<i64>() * blocks).saturating_mul(g.batch());
-    Launch {
+    let launch = Launch {
         source: unit.source(block, resident(problem.dtype.accumulator(), 768), words.len()),
         grid: u32::try_from(grid).unwrap_or(u32::MAX),
         block,
         shared: cut.shared(problem.dtype.accumulator().size() as i64) as u32,
         words,
-    }
+    };
+    Recipe { launches: vec![launch], workspace: problem.workspace(slots) }
 }
 
 /// How a block of `weigh` is cut; the names are those of the struct `K` in the kernel text.

@@ -9,5 +9,5 @@ macro_rules! headers {
 
 headers!(
     "activation.cuh" "axis.cuh" "branches.cuh" "causal.cuh" "dcls.cuh" "delays.cuh" "depthwise.cuh" "fft.cuh" "pool.cuh"
-    "scalar.cuh" "tile.cuh" "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh"
+    "scalar.cuh" "statistics.cuh" "tile.cuh" "toeplitz.cuh" "toeplitz_weigh.cuh" "window.cuh"
 );

@@ -16,6 +16,7 @@ mod headers;
 mod library;
 mod placed;
 mod pool;
+mod statistics;
 mod table;
 mod toeplitz;
 mod toeplitz_weigh;

@@ -1,4 +1,4 @@
-//! Problems whose tensors are some channels of larger ones.
+//! Problems whose tensors are some channels of larger ones, or whose results are to be known by mean and variance.
 
 use std::ops::Deref;
 use striate_core::{Problem, Role};
@@ -8,17 +8,19 @@ pub struct Placed<'a> {
     problem: &'a Problem,
     /// Channels of the tensors that its activations are part of.
     channels: Option<usize>,
+    /// Whether the forward pass leaves moments of its results in workspace, as cuda/statistics.cuh says.
+    pub moments: bool,
 }
 
 impl<'a> Placed<'a> {
     /// Whole tensors.
     pub fn whole(problem: &'a Problem) -> Placed<'a> {
-        Placed { problem, channels: None }
+        Placed { problem, channels: None, moments: false }
     }
 
     /// Neighbouring ones of so many channels.
     pub fn among(problem: &'a Problem, channels: usize) -> Placed<'a> {
-        Placed { problem, channels: Some(channels) }
+        Placed { problem, channels: Some(channels), moments: false }
     }
 
     /// As [`Problem::strides`].

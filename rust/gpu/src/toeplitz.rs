@@ -121,8 +121,8 @@ pub fn compile_placed(problem: &Placed<'_>) -> Recipe {
     if problem.pass == Pass::Dw {
         return Share::new(problem).map(|share| share.recipe(problem)).unwrap_or_default();
     }
-    let launches = Cut::new(problem).map(|cut| cut.launch(problem)).into_iter().collect();
-    Recipe { launches, workspace: 0 }
+    let Some(cut) = Cut::new(problem) else { return Recipe::default() };
+    Recipe { launches: vec![cut.launch(problem)], workspace: problem.workspace(cut.slots(problem)) }
 }
 
 /// Steps of image, channel and row, and the size of a plane. In the output the channels of a group lie one after
@@ -284,11 +284,14 @@ impl Cut {
         [ceil_div(self.along.outs, self.along_size()), lines, ceil_div(batch, self.image_count)]
     }
 
+    /// Blocks that a channel is cut into.
+    fn slots(&self, problem: &Problem) -> i64 {
+        self.counts(problem.geometry.batch()).iter().product()
+    }
+
     fn blocks(&self, problem: &Problem) -> i64 {
         let g = &problem.geometry;
-        self.counts(g.batch()).iter().product::<i64>()
-            * g.groups()
-            * if problem.pass == Pass::Fwd { g.c_out() } else { 1 }
+        self.slots(problem) * g.groups() * if problem.pass == Pass::Fwd { g.c_out() } else { 1 }
     }
 
     fn launch(&self, problem: &Placed<'_>) -> Launch {
@@ -311,9 +314,10 @@ impl Cut {
         words.extend(values([self.lines, self.image_count, line_tiles, along_tiles, image_tiles, self.source_lines()]));
         words.extend(values([self.eighths, self.copy(), self.pitch()]));
         words.extend(values([width, to_width].map(|row| piece(row, self.size))));
+        words.extend(problem.moment_words(self.slots(problem)));
         let unit = Unit {
             header: "toeplitz.cuh",
-            arguments: "ToeplitzArgs",
+            arguments: &problem.arguments("ToeplitzArgs"),
             function: "toeplitz_produce<K>",
             types: &[("T", scalar(problem.dtype))],
             constants: &[("mode", self.mode), ("tiles", self.tiles), ("group", self.group)],

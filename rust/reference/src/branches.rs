@@ -46,13 +46,34 @@ fn run(request: &Request<'_>, arguments: Arguments<'_>, _pool: &dyn Pool) {
             operand.map_or_else(Vec::new, numbers)
         })
         .collect();
-    let made = sums(&of, &given, &request.results.iter().map(|result| result.elements()).collect::<Vec<_>>());
+    let mut made = sums(&of, &given, &request.results.iter().map(|result| result.elements()).collect::<Vec<_>>());
+    if of.statistics {
+        statistics(&of, &mut made);
+    }
     for (result, numbers) in results.into_iter().zip(made) {
         with_scalar!(result.dtype(), S => {
             for (to, from) in result.typed::<S>().data.iter_mut().zip(numbers) {
                 *to = S::narrow(<S as Scalar>::Acc::from_f64(from));
             }
         });
+    }
+}
+
+/// Means, then biased variances of every channel of the results, as they are rounded; they are the last of `made`.
+fn statistics(of: &Branches, made: &mut [Vec<f64>]) {
+    let Some((found, maps)) = made.split_last_mut() else { return };
+    let count = (of.batch * of.plane) as f64;
+    for (b, map) in maps.iter().enumerate() {
+        for c in 0..of.channels {
+            let places = (0..of.batch).flat_map(|n| (0..of.plane).map(move |at| (n * of.channels + c) * of.plane + at));
+            let numbers: Vec<f64> = with_scalar!(of.dtype, S => {
+                places.map(|at| S::narrow(<S as Scalar>::Acc::from_f64(map[at])).widen().to_f64()).collect()
+            });
+            let mean = numbers.iter().sum::<f64>() / count;
+            let squares: f64 = numbers.iter().map(|number| (number - mean).powi(2)).sum();
+            found[b * of.channels + c] = mean;
+            found[(maps.len() + b) * of.channels + c] = squares / count;
+        }
     }
 }
 
