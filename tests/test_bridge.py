@@ -22,6 +22,7 @@ from torch import Tensor
 from oracle import Convolution, assert_equal, integers
 from raw import conv, conv_grad_input, conv_grad_weight
 from striate import _core
+from striate._call import words
 
 # The Python route leaves checks to the public functions, and copies operands with torch's own threads.
 rust_route = pytest.mark.skipif(os.environ.get("STRIATE_BRIDGE") == "python", reason="of the Rust route")
@@ -222,6 +223,12 @@ def test_an_allocation_that_fails_is_an_error() -> None:
     with pytest.raises(RuntimeError, match=r"alloc|memory"):
         conv(tiny, torch.ones(1 << 14, 1, 1), None, [1], [1 << 8], [1], 1 << 14)
     assert call().shape == (2, 4, 4, 4)
+
+
+def test_settings_as_text_keep_numbers_apart() -> None:
+    given = ((1, "1"), (1.0, "1.0"), (True, "1"), ([1, 2], "1x2"), ((1, 2), "1x2"), (torch.Size((3,)), "3"))
+    for value, text in (*given, *reversed(given)):  # in either order, since texts are remembered
+        assert words(a=value, b="c") == f"a={text} b=c"
 
 
 def test_registration_says_what_is_wrong() -> None:

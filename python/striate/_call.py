@@ -5,6 +5,7 @@ The tensors may have any strides that its kernel rows take; results are allocate
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,13 +28,21 @@ def _given(tensor: Tensor) -> _Given:
 
 def words(**settings: int | float | str | Sequence[int]) -> str:
     """Settings as the core reads them: ``words(window=(3, 3), ceil=True)`` is ``"window=3x3 ceil=1"``."""
+    return _words(tuple(settings), *map(_frozen, settings.values()))
 
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _words(names: tuple[str, ...], *values: Any) -> str:
     def text(value: Any) -> str:
         if isinstance(value, (str, float)):
             return str(value)
         return "x".join(str(int(part)) for part in (value if isinstance(value, Sequence) else (value,)))
 
-    return " ".join(f"{name}={text(value)}" for name, value in settings.items())
+    return " ".join(f"{name}={text(value)}" for name, value in zip(names, values, strict=True))
 
 
 def call(op: str, settings: str, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> str:

@@ -52,7 +52,8 @@ def _result_size(input: Tensor, kernel: Ints, stride: Ints, pad: Ints, dilation:
     sizes = zip(input.shape[2:], kernel, stride, pad_pairs(pad, len(kernel)), dilation, strict=True)
     spatial = [(i + lo + hi - d * (k - 1) - 1) // s + 1 for i, k, s, (lo, hi), d in sizes]
     for size in spatial:
-        torch._check(size > 0, lambda: "striate::pool: the window is larger than the padded input")
+        if not (isinstance(size, int) and size > 0):
+            torch._check(size > 0, lambda: "striate::pool: the window is larger than the padded input")
     return (*input.shape[:2], *spatial)
 
 

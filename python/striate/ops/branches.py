@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -277,15 +276,10 @@ def _again(x: Tensor, parameters: Sequence[Maybe], ctx: Any, grads: Sequence[Ten
     return result
 
 
-@functools.lru_cache(maxsize=4096)
-def _words(run: str, form: str, low: tuple[int, ...], dilation: tuple[int, ...], grain: int) -> str:
-    return words(form=form, low=low, dilation=dilation, grain=grain) + " pass=" + run
-
-
 def _settings(run: str, statics: Statics, x: Tensor) -> str:
     low, dilation, form, grain = statics
     allowed = " tf32=1" if x.is_cuda and _cuda.tf32(x.device, x.dtype) else ""
-    return _words(run, form, tuple(low), tuple(dilation), grain) + allowed
+    return words(form=form, low=low, dilation=dilation, grain=grain) + " pass=" + run + allowed
 
 
 def _request(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Maybe], *given: Any) -> Request:

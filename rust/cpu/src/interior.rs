@@ -10,7 +10,8 @@ use crate::weights::Weights;
 use std::ops::Range;
 use striate_core::{Accumulator, Sweep};
 use striate_simd::Simd;
-use striate_simd::correlate::{Ahead, Apart, Correlation, Job, Start, Weights as TapWeights};
+use striate_simd::ahead::Ahead;
+use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights as TapWeights};
 
 /// Where the taps of a row of the kernel exceed a tile's, padding is computed with them: so many columns must have all
 /// their taps on real positions to make up for it.

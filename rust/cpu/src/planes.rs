@@ -8,7 +8,8 @@ use crate::tiling::{Mode, correlation};
 use std::ops::Range;
 use striate_core::{Accumulator, Axis, Layout, Pass, Problem, Sweep};
 use striate_simd::Simd;
-use striate_simd::correlate::{Ahead, Apart, Correlation, Job, Start, Weights};
+use striate_simd::ahead::Ahead;
+use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights};
 use striate_simd::turn::Turn;
 
 /// Rows above which a plane is large enough for boxes, and for threads to share.

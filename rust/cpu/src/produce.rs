@@ -21,7 +21,8 @@ use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Operands, Pass, Pool, Problem, Program, Scalar};
-use striate_simd::correlate::{Ahead, Apart, Correlation, Job, Start, Weights as TapWeights};
+use striate_simd::ahead::Ahead;
+use striate_simd::correlate::{Apart, Correlation, Job, Start, Weights as TapWeights};
 use striate_simd::{Convert, Simd};
 
 /// Where finished vectors go.

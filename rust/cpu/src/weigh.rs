@@ -21,8 +21,9 @@ use striate_core::geometry::Role;
 use striate_core::pool::{Part, for_each_part};
 use striate_core::view::{carve, carved_bytes, padded};
 use striate_core::{Accumulator, Operands, Pool, Problem, Program, Scalar, with_scalar};
+use striate_simd::ahead::Ahead;
 use striate_simd::gather::{Gather, Job, most_taps};
-use striate_simd::rows::{Block, prefetch, reduce, widen};
+use striate_simd::rows::{Block, reduce, widen};
 use striate_simd::{Convert, Simd};
 
 /// Parts that keep a few threads evenly busy.
@@ -293,7 +294,8 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
             let sample = &input[n * self.input.sample + source * self.input.channel..];
             let channels = Channels { along: self.lanes, count, to_box: self.box_len(kind) };
             load(self.isa, (&kind.frame, &cut), &self.input, channels, sample, boxes);
-            self.ahead(unit + 1..units.end.min(unit + 2), (channel, source), grad, input);
+            let next = (unit + 1 < units.end).then_some(((unit + 1) % batch, channel, source));
+            let ahead = self.ahead(next, grad, input);
             let lines = &grad[n * self.grad.sample + channel * self.grad.channel + self.grad.at(start)..];
             let lines = match S::as_accumulators(lines).filter(|_| self.direct) {
                 Some(lines) => lines,
@@ -314,6 +316,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                     apart: (0, 0),
                     lanes,
                     real: cut.real(self.shared()),
+                    ahead: if item == 0 { ahead } else { [Ahead::NONE; 2] },
                     sums: &mut sums[item * each..],
                 };
                 kind.gather.run(self.isa, job);
@@ -331,13 +334,12 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         sums: &mut [S::Acc],
     ) {
         let own = |numbers| S::as_accumulators(numbers).expect("chosen for types that are their own");
-        if channel + 1 < self.grad.channels {
-            self.ahead(samples.clone(), (channel + 1, source + 1), grad, input);
-        }
+        let next = (channel + 1 < self.grad.channels).then_some((samples.start, channel + 1, source + 1));
+        let ahead = self.ahead(next, grad, input);
         let lines = own(&grad[samples.start * self.grad.sample + channel * self.grad.channel..]);
         let at = samples.start * self.input.sample + source * self.input.channel;
         let apart = (self.grad.sample, self.input.sample);
-        planes.add(self.isa, (samples.len(), apart), lines, (own(input), at), sums);
+        planes.add(self.isa, (samples.len(), apart), (lines, own(input), at), ahead, sums);
     }
 
     /// Sums over a sample, some of whose channels are read where they lie.
@@ -363,6 +365,7 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
                     apart: (0, 0),
                     lanes: usize::MAX,
                     real: interior.real.clone(),
+                    ahead: [Ahead::NONE; 2],
                     sums,
                 };
                 gather.run(self.isa, job);
@@ -370,19 +373,15 @@ impl<S: Scalar, I: Convert<S>> Weigh<S, I> {
         }
     }
 
-    /// Asks for the memory of units that are next while others are worked on.
-    fn ahead(&self, next: Range<usize>, (channel, source): (usize, usize), grad: &[S], input: &[S]) {
-        let batch = self.problem.geometry.batch() as usize;
-        if self.lanes == Lanes::Width && self.bands.count() == 1 && !next.is_empty() && self.grad.axis[2] == 1 {
-            let plane = |strides: &Strides, n: usize, channel: usize| {
-                let from = n % batch * strides.sample + channel * strides.channel;
-                from..from + strides.channel
-            };
-            for unit in next {
-                prefetch(self.isa, &grad[plane(&self.grad, unit, channel)]);
-                prefetch(self.isa, &input[plane(&self.input, unit, source)]);
-            }
-        }
+    /// The planes of a sample and its channels that are next, where planes are whole.
+    fn ahead(&self, next: Option<(usize, usize, usize)>, grad: &[S], input: &[S]) -> [Ahead; 2] {
+        let whole = self.lanes == Lanes::Width && self.bands.count() == 1 && self.grad.axis[2] == 1;
+        let Some((n, channel, source)) = next.filter(|_| whole) else { return [Ahead::NONE; 2] };
+        let plane = |of: &Strides, channel: usize| {
+            let from = n * of.sample + channel * of.channel;
+            from..from + of.channel
+        };
+        [Ahead::of(&grad[plane(&self.grad, channel)]), Ahead::of(&input[plane(&self.input, source)])]
     }
 
     /// Axis of the shared direction, or none where it is not a whole axis.

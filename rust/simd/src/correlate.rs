@@ -8,6 +8,7 @@
 
 mod run;
 
+use crate::ahead::Ahead;
 use crate::isa::Simd;
 use crate::tiles::{chunks, most_taps};
 use crate::turn::Turn;
@@ -316,44 +317,6 @@ pub struct Apart {
     /// In the weights.
     pub weights: usize,
 }
-
-/// Memory that will be read or written soon. To ask for what will be written saves as much as to ask for what will be
-/// read: a store waits until its line is there.
-#[derive(Clone, Copy)]
-pub struct Ahead {
-    from: *const u8,
-    bytes: usize,
-}
-
-impl Ahead {
-    /// None.
-    pub const NONE: Ahead = Ahead { from: std::ptr::null(), bytes: 0 };
-
-    /// These numbers.
-    pub fn of<T>(numbers: &[T]) -> Ahead {
-        Ahead { from: numbers.as_ptr().cast(), bytes: size_of_val(numbers) }
-    }
-
-    /// Piece `index` of `count`.
-    pub fn piece(self, index: usize, count: usize) -> Ahead {
-        let each = self.bytes.div_ceil(count.max(1)).next_multiple_of(LINE);
-        let start = (index * each).min(self.bytes);
-        Ahead { from: self.from.wrapping_add(start), bytes: each.min(self.bytes - start) }
-    }
-
-    /// Asks for the next so many bytes.
-    #[inline(always)]
-    fn ask<I: crate::Isa>(&mut self, isa: I, bytes: usize) {
-        let bytes = bytes.min(self.bytes);
-        for at in (0..bytes).step_by(LINE) {
-            isa.prefetch(self.from.wrapping_add(at));
-        }
-        *self = Ahead { from: self.from.wrapping_add(bytes), bytes: self.bytes - bytes };
-    }
-}
-
-/// Bytes of a line of a cache.
-const LINE: usize = 64;
 
 /// Memory of one run.
 pub struct Job<'a, A> {

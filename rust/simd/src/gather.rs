@@ -4,6 +4,7 @@
 //! summed at the very end. A step holds some lines of the output gradient in registers; a loaded source line `n`
 //! serves every tap `t` and gradient line `a` with `t + a * share = n`.
 
+use crate::ahead::{Ahead, Shares};
 use crate::isa::{Simd, Task};
 use crate::tiles::{chunks, meet, ones, unrolled};
 use crate::turn::{Lines, Turn};
@@ -87,6 +88,9 @@ pub struct Job<'a, A> {
     pub lanes: usize,
     /// Positions along the shared direction whose lines are real; what taps meet elsewhere is left out.
     pub real: Range<usize>,
+    /// Gradient and source that will be needed soon, so far as the first item is concerned: those of others lie as far
+    /// apart as items do. They are asked for step by step.
+    pub ahead: [Ahead; 2],
     /// Sums to add to.
     pub sums: &'a mut [A],
 }
@@ -216,10 +220,15 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize> Task<I> for Run<'_, A, I, S
             return;
         }
         let memory = (job.grad.as_ptr(), job.src.as_ptr().wrapping_offset(job.base), job.sums.as_mut_ptr());
-        for steps in offsets.steps[job.steps.clone()].chunks(offsets.round.max(1)) {
+        let rounds = offsets.steps[job.steps.clone()].chunks(offsets.round.max(1));
+        for (round, steps) in rounds.clone().enumerate() {
             for (first, taps) in chunks(offsets.taps, most_taps(I::REGISTERS)) {
-                for (other, others) in chunks(used, most_others(I::REGISTERS, taps)) {
-                    let part = Part { plan, other: skipped + other, first, memory, job: &job };
+                let most = most_others(I::REGISTERS, taps);
+                let folds = used.div_ceil(most);
+                for (fold, (other, others)) in chunks(used, most).enumerate() {
+                    let (index, count) = (round * folds + fold, rounds.len() * folds);
+                    let ahead = job.ahead.map(|ahead| if first == 0 { ahead.piece(index, count) } else { Ahead::NONE });
+                    let part = Part { plan, other: skipped + other, first, memory, ahead, job: &job };
                     macro_rules! by_size {
                         ($(($t:literal $c:literal))*) => { match (taps, others) {
                             // SAFETY: `Gather::run` asserted the reach of all steps and the size of the sums.
@@ -242,6 +251,8 @@ struct Part<'a, A, I> {
     other: usize,
     first: usize,
     memory: Memory<A>,
+    /// Of the job's, what is asked for by the way.
+    ahead: [Ahead; 2],
     job: &'a Job<'a, A>,
 }
 
@@ -271,7 +282,11 @@ impl<A: Accumulator, I: Simd<A>> Part<'_, A, I> {
         others.copy_from_slice(&offsets.others[self.other..self.other + C]);
         for item in 0..self.job.items {
             let apart = (item * self.job.apart.0, item * self.job.apart.1);
+            let [grad, source] = self.ahead;
+            let bytes = |numbers: usize| numbers * size_of::<A>();
+            let mut ahead = Shares::new([grad.shifted(bytes(apart.0)), source.shifted(bytes(apart.1))], steps.len());
             for step in steps {
+                ahead.ask(isa);
                 let real = self.real::<T, SHARE>(step);
                 if real == 0 {
                     continue;

@@ -5,6 +5,7 @@
 //! [`sums`], [`windows`]) are one text over tokens and accumulators; each asserts the range it will touch once and then loads
 //! without checks.
 
+pub mod ahead;
 mod butterfly;
 pub mod correlate;
 pub mod fir;

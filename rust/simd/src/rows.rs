@@ -430,10 +430,3 @@ impl<A: striate_core::Accumulator, I: Simd<A>> Task<I> for Reduce<'_, A> {
         }
     }
 }
-
-/// Asks for the cache lines of numbers that will be needed soon.
-pub fn prefetch<S: Scalar, I: crate::Isa>(isa: I, numbers: &[S]) {
-    for line in numbers.chunks(64 / size_of::<S>()) {
-        isa.prefetch(line.as_ptr());
-    }
-}

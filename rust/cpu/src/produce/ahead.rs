@@ -4,7 +4,7 @@ use super::{Produce, Run, Target};
 use crate::frame::Lanes;
 use striate_core::Scalar;
 use striate_simd::Convert;
-use striate_simd::correlate::Ahead;
+use striate_simd::ahead::Ahead;
 
 impl<S: Scalar, I: Convert<S>> Produce<S, I> {
     /// The plane after the one at `at`, which is likely next.

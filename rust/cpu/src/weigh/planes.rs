@@ -7,6 +7,7 @@ use crate::tiling::Mode;
 use std::ops::Range;
 use striate_core::Accumulator;
 use striate_simd::Simd;
+use striate_simd::ahead::Ahead;
 use striate_simd::gather::{Gather, Job};
 use striate_simd::turn::Turn;
 
@@ -28,10 +29,17 @@ impl<A: Accumulator, I: Simd<A>> Planes<A, I> {
 
     /// Adds planes, so many and so far apart in gradient and input. The gradient given starts with the first of them,
     /// whose input begins at `at`.
-    pub fn add(&self, isa: I, planes: (usize, (usize, usize)), grad: &[A], input: (&[A], usize), sums: &mut [A]) {
+    pub fn add(
+        &self,
+        isa: I,
+        planes: (usize, (usize, usize)),
+        tensors: (&[A], &[A], usize),
+        ahead: [Ahead; 2],
+        sums: &mut [A],
+    ) {
         match self {
-            Planes::Whole(width) => width.add(isa, planes, grad, input, sums),
-            Planes::Half(width) => width.add(isa.half(), planes, grad, input, sums),
+            Planes::Whole(width) => width.add(isa, planes, tensors, ahead, sums),
+            Planes::Half(width) => width.add(isa.half(), planes, tensors, ahead, sums),
         }
     }
 }
@@ -78,8 +86,8 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
         &self,
         isa: I,
         (items, apart): (usize, (usize, usize)),
-        grad: &[A],
-        (input, at): (&[A], usize),
+        (grad, input, at): (&[A], &[A], usize),
+        ahead: [Ahead; 2],
         sums: &mut [A],
     ) {
         let job = Job {
@@ -92,6 +100,7 @@ impl<A: Accumulator, I: Simd<A>> Width<A, I> {
             apart,
             lanes: usize::MAX,
             real: self.rows.clone(),
+            ahead,
             sums,
         };
         self.gather.run(isa, job);

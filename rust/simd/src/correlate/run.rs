@@ -1,6 +1,7 @@
 //! The tiles of one run.
 
-use super::{Ahead, Apart, Chunk, Correlation, EVERY, Job, LINE, Start, Tile, Weights};
+use super::{Apart, Chunk, Correlation, EVERY, Job, Start, Tile, Weights};
+use crate::ahead::Shares;
 use crate::isa::{Simd, Task};
 use crate::tiles::{meet, most_taps, ones, unrolled};
 use crate::turn::{Lines, Turn, spread};
@@ -25,8 +26,7 @@ impl<A: Accumulator, I: Simd<A>, const SHARE: usize, const VECTOR: bool> Task<I>
             live: job.live,
             dst: job.dst.as_mut_ptr(),
         };
-        let pieces = plan.offsets.tiles.len().max(1) * job.items;
-        let ahead = job.ahead.map(|ahead| (ahead, ahead.bytes.div_ceil(pieces).next_multiple_of(LINE)));
+        let ahead = Shares::new(job.ahead, plan.offsets.tiles.len() * job.items);
         let mut items = Items { count: job.items, apart: job.apart, start: job.start, ahead };
         for (number, tile) in plan.offsets.tiles.iter().enumerate() {
             // SAFETY: `run` asserted that source, weights, start and destination cover the reach of every tile and item.
@@ -61,8 +61,8 @@ struct Items<'a, A> {
     count: usize,
     apart: Apart,
     start: Start<'a, A>,
-    /// What is to be asked for, and how many bytes of it with every item of a tile.
-    ahead: [(Ahead, usize); 2],
+    /// Asked for with every item of a tile.
+    ahead: Shares,
 }
 
 /// What a chunk of taps meets in a tile.
@@ -116,9 +116,7 @@ impl<A: Accumulator, I: Simd<A>> Place<'_, A, I> {
         let first = chunks.first().map(|chunk| self.met::<VECTOR>((number, tile), chunk));
         let turns = self.plan.offsets.turn != Turn::None;
         for item in 0..items.count {
-            for (ahead, share) in &mut items.ahead {
-                ahead.ask(isa, *share);
-            }
+            items.ahead.ask(isa);
             let shift = (item * items.apart.src, item * items.apart.weights);
             let to = item * items.apart.dst;
             // SAFETY: the caller's promise; a start of vectors has one for every item.
