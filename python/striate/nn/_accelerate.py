@@ -143,10 +143,10 @@ def _sample(measure: Any, sample: Any) -> Any:
 # for each rank, dilated or not; the least where several were recorded. A test compares them with the record.
 RECORDED_ON = "AMD EPYC, 2 threads"
 RECORDED = {
-    (1, False): {4: 6.36, 31: 10.7, 127: 16.7, 1023: 20.0},
-    (2, False): {9: 1.3, 49: 3.89, 255: 13.0, 961: 24.3},
-    (2, True): {49: 20.1},
-    (3, False): {27: 18.9, 343: 36.5},
+    (1, False): {4: 7.34, 31: 11.6, 127: 14.7, 1023: 21.2},
+    (2, False): {9: 2.42, 49: 4.94, 255: 18.4, 961: 32.0},
+    (2, True): {49: 25.2},
+    (3, False): {27: 17.3, 343: 39.9},
 }
 
 
